@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from realtime import create_app
 from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
 from tests.support.harness import Json, ServerProcess
+from tests.support.http import Serve, server_processes
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,35 +75,22 @@ def shared(module_settings: Settings) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def serve(settings: Settings) -> Iterator[Callable[..., ServerProcess]]:
+def serve(settings: Settings) -> Iterator[Serve]:
     """Return a function that starts server processes on the database of the test. They are killed when it ends."""
-    started: list[ServerProcess] = []
-
-    def start(**changes: Any) -> ServerProcess:
-        process = ServerProcess(settings.model_copy(update={"port": 0, **changes}))
-        started.append(process)
-        process.start()
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
+    with server_processes(settings) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
 def shared_servers(embedded: EmbeddedServers) -> Iterator[list[ServerProcess]]:
     """Run two server processes on one database, for tests that do not change their state."""
-    settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="shared", port=0)
-    servers = [ServerProcess(settings) for _ in range(2)]
-    for server in servers:
-        server.start()
-    yield servers
-    for server in servers:
-        server.kill()
+    settings = Settings(mongo_url=embedded.mongo_url, redis_url=embedded.redis_url, database="shared")
+    with server_processes(settings) as start:
+        yield [start() for _ in range(2)]
 
 
 @pytest.fixture
-def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+def server(serve: Serve) -> ServerProcess:
     """Start a server process."""
     return serve()
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from playwright.async_api import BrowserContext, Locator, Page, WebSocketRoute, expect
 
-from tests.support.harness import UNIT, Json, ServerProcess, eventually, rest_client
+from tests.support.harness import UNIT, ServerProcess
 
 Open = Callable[..., Awaitable[Page]]
 """Opens a path in a new profile, with the options of a Playwright context."""
@@ -34,28 +34,6 @@ UNSTORED_TEXT_KEYS = "Object.keys(localStorage).filter((key) => key.startsWith('
 """The keys under which the page keeps its latest text that is not in IndexedDB yet."""
 
 expect.set_options(timeout=20 * SECOND)  # generous, because four tests share two cores
-
-
-async def create_notes(server: ServerProcess, *notes: Json) -> list[Json]:
-    """Create notes over REST."""
-    async with rest_client(server.url) as rest:
-        return [(await rest.post("/notes/", json=note)).json() for note in notes]
-
-
-async def read_note(server: ServerProcess, id: int = 1) -> Json:
-    """Return a note from the server."""
-    async with rest_client(server.url) as rest:
-        note: Json = (await rest.get(f"/notes/{id}/")).json()
-        return note
-
-
-async def wait_for_content(server: ServerProcess, id: int, text: str, within: float = 5.0) -> None:
-    """Wait until a note has a text. Typed text is stored within a second."""
-
-    async def there() -> bool:
-        return bool((await read_note(server, id))["content"] == text)
-
-    await eventually(there, within)
 
 
 class Cable:
@@ -112,6 +90,18 @@ def light(page: Page, state: str) -> Locator:
 async def wait_until_saved(page: Page) -> None:
     """Wait until all text is on the server."""
     await expect(light(page, "saved")).to_be_visible()
+
+
+async def expect_saved_text(page: Page, text: str) -> None:
+    """Wait until the editor shows a text, and all text is on the server."""
+    await expect(editor(page)).to_have_text(text)
+    await wait_until_saved(page)
+
+
+async def append_text(page: Page, words: str) -> None:
+    """Type at the end of the text."""
+    await editor(page).press("Control+End")
+    await editor(page).press_sequentially(words)
 
 
 def is_own_url(url: str, server: ServerProcess) -> bool:

@@ -14,20 +14,19 @@ from playwright.async_api import Locator, Page, expect
 from realtime.settings import Settings
 from tests.browser.page import Open
 from tests.support.accounts import PASSWORD, add_user, with_accounts
-from tests.support.harness import Json, ServerProcess, rest_client
+from tests.support.harness import ServerProcess, rest_client
+from tests.support.http import server_processes
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def server(module_settings: Settings) -> Iterator[ServerProcess]:
-    """Start a server with accounts and open sign-up."""
-    settings = with_accounts(module_settings, port=0)
+def server(module_settings: Settings, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """Start a server with accounts and with the ``CHANGES`` of settings that the test module defines."""
+    settings = with_accounts(module_settings, port=0, **getattr(request.module, "CHANGES", {}))
     asyncio.run(add_user(settings))
-    process = ServerProcess(settings)
-    process.start()
-    yield process
-    process.kill()
+    with server_processes(settings) as start:
+        yield start()
 
 
 @asynccontextmanager
@@ -41,14 +40,6 @@ async def signed_in_client(server: ServerProcess, name: str) -> AsyncIterator[ht
             answer = await rest.post("/auth/sign-in", json={"name": name, "password": PASSWORD})
         assert answer.is_success, answer.text
         yield rest
-
-
-async def create_shared_note(rest: httpx.AsyncClient, note: Json, **access: object) -> Json:
-    """Create a note, and share it."""
-    made = (await rest.post("/notes/", json=note)).json()
-    answer = await rest.put(f"/notes/{made['id']}/access", json=access)
-    assert answer.is_success, answer.text
-    return {**made, **answer.json()}
 
 
 async def fill(page: Page, name: str, password: str = PASSWORD) -> None:

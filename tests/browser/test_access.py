@@ -9,7 +9,8 @@ import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
 from tests.browser.axe import AXE, serious
-from tests.browser.page import Open, create_notes, editor, light, title, wait_until_saved
+from tests.browser.notes import create_notes
+from tests.browser.page import Open, editor, light, title, wait_until_saved
 from tests.support.harness import ServerProcess, note_in, rest_client
 
 

@@ -8,10 +8,11 @@ from playwright.async_api import Browser, Page, expect
 from pymongo.database import Database
 
 from tests.browser.axe import AXE, serious
+from tests.browser.notes import create_shared_note, wait_for_own_note
 from tests.browser.page import Open, editor, light, title, wait_until_saved
-from tests.browser.people import button, create_shared_note, menu, server, sign_in, sign_up, signed_in_client
+from tests.browser.people import button, menu, server, sign_in, sign_up, signed_in_client
 from tests.support.accounts import PASSWORD, bearer
-from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import Json, ServerProcess, note_in, rest_client
 
 __all__ = ["server"]
 
@@ -107,12 +108,7 @@ async def test_unsent_text_is_kept_until_the_user_signs_in_again(opened: Open, s
         assert await _cookies(other) == {"realtime-device"}
         await sign_in(other, "ann")
         await expect(other.locator(".row", has_text="A title that waits")).to_be_visible()
-
-        async def sent() -> bool:
-            title: str = (await rest.get(f"/notes/{id}/")).json()["title"]
-            return title == "A title that waits"
-
-        await eventually(sent)
+        await wait_for_own_note(rest, id, title="A title that waits")
 
 
 async def test_page_after_signing_in_again_continues_without_a_reload(opened: Open, server: ServerProcess) -> None:

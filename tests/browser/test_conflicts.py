@@ -5,19 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.page import (
-    SECOND,
-    Cable,
-    Open,
-    create_notes,
-    editor,
-    light,
-    read_note,
-    title,
-    wait_for_content,
-    wait_until_saved,
-)
-from tests.support.harness import ServerProcess, note_in, rest_client
+from tests.browser.notes import change_note, create_notes, read_note, wait_for_content
+from tests.browser.page import SECOND, Cable, Open, append_text, editor, light, title, wait_until_saved
+from tests.support.harness import ServerProcess, note_in
 
 
 async def test_offline_text_is_merged_with_remote_changes(opened: Open, server: ServerProcess) -> None:
@@ -27,11 +17,9 @@ async def test_offline_text_is_merged_with_remote_changes(opened: Open, server: 
     await page.goto("/n/1")
     await expect(editor(page)).to_contain_text("three")
     await cable.cut()
-    await editor(page).press("Control+End")
-    await editor(page).press_sequentially("four")
+    await append_text(page, "four")
     await expect(light(page, "offline")).to_be_visible()
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"content": "ONE\ntwo\nthree\n", "title": "Other title"})
+    await change_note(server, content="ONE\ntwo\nthree\n", title="Other title")
     await cable.restore()
     await expect(light(page, "saved")).to_be_visible(timeout=25 * SECOND)
     await expect(title(page)).to_have_value("Other title")
@@ -49,8 +37,7 @@ async def test_title_conflict_shows_both_versions_and_applies_the_choice(
     await page.context.set_offline(True)
     await title(page).fill("My title")
     await page.get_by_label("Description").fill("My description")
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"title": "Their title", "tags": ["theirs"]})
+    await change_note(server, title="Their title", tags=["theirs"])
     await page.context.set_offline(False)
     panel = page.get_by_role("region", name="Conflict")
     await expect(panel).to_be_visible(timeout=25 * SECOND)

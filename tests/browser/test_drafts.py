@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from typing import Any
 
 from playwright.async_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.browser.chromium import ELSEWHERE
+from tests.browser.notes import change_note, create_notes, delete_note, read_note, wait_for_content
 from tests.browser.page import (
     BLOCK_DRAFTS,
     BLOCK_UPDATES,
@@ -17,15 +17,15 @@ from tests.browser.page import (
     UNSTORED_TEXT_KEYS,
     Cable,
     Open,
-    create_notes,
+    append_text,
     editor,
+    expect_saved_text,
     light,
-    read_note,
     title,
-    wait_for_content,
     wait_until_saved,
 )
-from tests.support.harness import ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import ServerProcess, eventually, note_in
+from tests.support.http import Serve
 
 
 async def test_text_typed_while_a_new_note_is_created_is_saved(opened: Open, server: ServerProcess) -> None:
@@ -62,8 +62,7 @@ async def test_text_typed_while_a_new_note_is_created_is_saved(opened: Open, ser
     await wait_until_saved(page)
     await expect(editor(page)).to_be_focused()
     await wait_for_content(server, 1, words)
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"content": f"others {words}"})
+    await change_note(server, content=f"others {words}")
     await expect(editor(page)).to_have_text(f"others {words}")
 
 
@@ -99,8 +98,7 @@ async def test_remote_change_before_the_first_sync_is_merged(opened: Open, serve
     await expect(page).to_have_url(re.compile(r"/n/1$"))
     await wait_until_saved(page)
     await editor(page).focus()
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"content": "others and mine"})
+    await change_note(server, content="others and mine")
     await expect(editor(page)).to_have_text("others and mine")
     await page.keyboard.type(" and more")
     reachable.set()
@@ -109,15 +107,14 @@ async def test_remote_change_before_the_first_sync_is_merged(opened: Open, serve
     await wait_until_saved(page)
 
 
-async def test_unsent_text_survives_a_server_restart(browser: Browser, serve: Callable[..., ServerProcess]) -> None:
+async def test_unsent_text_survives_a_server_restart(browser: Browser, serve: Serve) -> None:
     server = serve()
     await create_notes(server, note_in("Title", content="before\n"))
     page = await browser.new_page(base_url=server.url)
     await page.goto("/n/1")
     await expect(editor(page)).to_have_text("before")
     server.kill()
-    await editor(page).press("Control+End")
-    await editor(page).press_sequentially("typed while it was away")
+    await append_text(page, "typed while it was away")
     await expect(light(page, "offline")).to_have_text("Offline – 1 change waiting")
     server.start()
     await expect(light(page, "saved")).to_be_visible(timeout=25 * SECOND)
@@ -130,9 +127,7 @@ async def test_unsent_text_survives_a_reload_and_a_closed_tab(opened: Open, serv
     await _check_unsent_text_survives(page, await Cable.install(page.context), server)
 
 
-async def test_unsent_text_survives_without_a_secure_context(
-    browser: Browser, serve: Callable[..., ServerProcess]
-) -> None:
+async def test_unsent_text_survives_without_a_secure_context(browser: Browser, serve: Serve) -> None:
     server = serve(allow_public=True)
     await create_notes(server, note_in("Title", content="before\n"), note_in("Other"))
     context = await browser.new_context(base_url=server.url.replace("127.0.0.1", ELSEWHERE))
@@ -146,8 +141,7 @@ async def test_unsent_text_survives_without_a_secure_context(
 
 async def _check_unsent_text_survives(page: Page, cable: Cable, server: ServerProcess) -> None:
     await page.goto("/n/1")
-    await expect(editor(page)).to_have_text("before")
-    await wait_until_saved(page)
+    await expect_saved_text(page, "before")
 
     async def refuse(route: Route) -> None:
         await (route.abort() if route.request.method in ("PATCH", "POST") else route.continue_())
@@ -156,8 +150,7 @@ async def _check_unsent_text_survives(page: Page, cable: Cable, server: ServerPr
     await context.route("**/notes/**", refuse)
     await cable.cut()
     await context.set_offline(False)  # pages can be loaded, but writes fail
-    await editor(page).press("Control+End")
-    await editor(page).press_sequentially("unsent")
+    await append_text(page, "unsent")
     await title(page).fill("Unsent title")
     await expect(light(page, "offline")).to_have_text("Offline – 2 changes waiting")
     page.on("dialog", lambda dialog: dialog.accept())  # the page warns about unsent changes
@@ -184,22 +177,19 @@ async def test_text_not_yet_in_indexeddb_survives_reload_and_close(opened: Open,
     context = page.context
     cable = await Cable.install(context)
     await page.goto("/n/1")
-    await expect(editor(page)).to_have_text("before ")
-    await wait_until_saved(page)
+    await expect_saved_text(page, "before ")
     await cable.cut()
     await context.set_offline(False)  # pages can be loaded
     page.on("dialog", lambda dialog: dialog.accept())
     text = "before "
     for word in ("reloaded ", "again "):
         await page.evaluate(BLOCK_UPDATES)
-        await editor(page).press("Control+End")
-        await editor(page).press_sequentially(word)
+        await append_text(page, word)
         await page.reload()
         text += word
         await expect(editor(page)).to_have_text(text)
     await page.evaluate(BLOCK_UPDATES)
-    await editor(page).press("Control+End")
-    await editor(page).press_sequentially("closed ")
+    await append_text(page, "closed ")
     await page.close()
 
     again = await context.new_page()
@@ -236,8 +226,7 @@ async def test_note_deleted_while_open_keeps_the_typed_text(opened: Open, server
     page = await opened("/n/1")
     await editor(page).press_sequentially("before")
     await wait_until_saved(page)
-    async with rest_client(server.url) as rest:
-        await rest.delete("/notes/1/")
+    await delete_note(server, 1)
     await expect(page.get_by_role("alert")).to_contain_text("This note was deleted")
     await editor(page).press_sequentially(" and after")
     await page.get_by_role("button", name="Restore it").click()

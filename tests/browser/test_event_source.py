@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from playwright.async_api import Browser
 from websockets.asyncio.client import connect
 
-from tests.support.harness import ServerProcess, eventually
+from tests.support.harness import eventually
+from tests.support.http import Serve
 
 OPEN = """() => {
   window.sources = [1, 2, 3].map(() => {
@@ -24,9 +24,7 @@ READY = "Math.min(...sources.map(({ ready }) => ready))"
 CONNECTING, OPENED, CLOSED = range(3)
 
 
-async def test_event_sources_reconnect_after_a_restart_with_many_clients(
-    browser: Browser, serve: Callable[..., ServerProcess]
-) -> None:
+async def test_event_sources_reconnect_after_a_restart_with_many_clients(browser: Browser, serve: Serve) -> None:
     """An EventSource does not reconnect after a 503, so a draining server must not send one."""
     server = serve(drain_seconds=2)
     page = await browser.new_page(base_url=server.url)
@@ -42,9 +40,7 @@ async def test_event_sources_reconnect_after_a_restart_with_many_clients(
     assert await page.evaluate(STATES) == [OPENED] * 3
 
 
-async def test_event_sources_over_the_accept_limit_reconnect_later(
-    browser: Browser, serve: Callable[..., ServerProcess]
-) -> None:
+async def test_event_sources_over_the_accept_limit_reconnect_later(browser: Browser, serve: Serve) -> None:
     server = serve(max_connects_per_second=1)
     page = await browser.new_page(base_url=server.url)
     await page.goto("/icon.svg")

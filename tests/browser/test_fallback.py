@@ -9,9 +9,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, WebSocketRoute, expect
 
-from tests.browser.page import SECOND, create_notes, editor, light, read_note, title, wait_for_content, wait_until_saved
+from tests.browser.notes import change_note, create_notes, delete_note, read_note, wait_for_content
+from tests.browser.page import SECOND, editor, expect_saved_text, light, title, wait_until_saved
 from tests.browser.proxy import Proxy, Sync, proxy
-from tests.support.harness import ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import ServerProcess, eventually, note_in
 
 LINE = "Live editing is not available here. Your changes are saved every few seconds."
 SOON = 20 * SECOND
@@ -36,6 +37,12 @@ async def _open(browser: Browser, url: str, path: str = "/n/1") -> Page:
     return page
 
 
+async def _open_new(browser: Browser, server: ServerProcess, through: Proxy, content: str = "start\n") -> Page:
+    """Create note 1, and open it through a proxy."""
+    await create_notes(server, note_in("Title", content=content))
+    return await _open(browser, through.url)
+
+
 async def _type(page: Page, words: str) -> None:
     await editor(page).press("Control+End")
     await page.keyboard.type(words, delay=15)
@@ -55,9 +62,8 @@ async def _expect_live(page: Page) -> None:
 async def test_unavailable_sync_saves_the_text_over_rest(
     browser: Browser, server: ServerProcess, sync_proxy: Proxy, sync: Sync
 ) -> None:
-    await create_notes(server, note_in("Title", content="one\ntwo\nthree\n"))
     sync_proxy.set_sync(sync)
-    page = await _open(browser, sync_proxy.url)
+    page = await _open_new(browser, server, sync_proxy, "one\ntwo\nthree\n")
     other = await _open(browser, server.url)
     await _expect_fallback(page)
     await _type(page, "typed over REST")
@@ -89,14 +95,12 @@ async def test_unavailable_sync_saves_the_text_over_rest(
 async def test_proxy_without_websockets_shows_and_saves_text(
     browser: Browser, server: ServerProcess, sync_proxy: Proxy
 ) -> None:
-    await create_notes(server, note_in("Title", content="start\n"))
     sync_proxy.websockets = False
-    page = await _open(browser, sync_proxy.url)
+    page = await _open_new(browser, server, sync_proxy)
     await _expect_fallback(page)
     await _type(page, "typed")
     await wait_for_content(server, 1, "start\ntyped")
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"content": "START\ntyped"})
+    await change_note(server, content="START\ntyped")
     await expect(editor(page)).to_have_text("STARTtyped")
     await wait_until_saved(page)
 
@@ -104,10 +108,8 @@ async def test_proxy_without_websockets_shows_and_saves_text(
 async def test_reload_during_the_switch_to_rest_sends_text_once(
     browser: Browser, server: ServerProcess, sync_proxy: Proxy
 ) -> None:
-    await create_notes(server, note_in("Title", content="start\n"))
-    page = await _open(browser, sync_proxy.url)
-    await expect(editor(page)).to_contain_text("start")
-    await wait_until_saved(page)
+    page = await _open_new(browser, server, sync_proxy)
+    await expect_saved_text(page, "start")
     await page.context.set_offline(True)
     sync_proxy.set_sync("404")
     await _type(page, "words")
@@ -143,8 +145,7 @@ STORE_MOVED_DRAFT = """async (note) => {
 async def test_interrupted_sync_saves_unacknowledged_text_once(
     browser: Browser, server: ServerProcess, sync_proxy: Proxy
 ) -> None:
-    await create_notes(server, note_in("Title", content="start\n"))
-    page = await _open(browser, sync_proxy.url)
+    page = await _open_new(browser, server, sync_proxy)
     await expect(editor(page)).to_contain_text("start")
     await _type(page, "live ")
     await wait_until_saved(page)
@@ -154,8 +155,7 @@ async def test_interrupted_sync_saves_unacknowledged_text_once(
     await expect(editor(page)).to_be_focused()
     await page.keyboard.type("and after")
     await wait_for_content(server, 1, "start\nlive in between and after")
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"content": "START\nlive in between and after"})
+    await change_note(server, content="START\nlive in between and after")
     await expect(editor(page)).to_contain_text("START")
     sync_proxy.set_sync("pass")
     await _expect_live(page)
@@ -181,8 +181,7 @@ async def test_sync_that_stops_responding_saves_the_text_over_rest(browser: Brow
 
     await page.route_web_socket(re.compile("/sync/"), connect)
     await page.goto("/n/1")
-    await expect(editor(page)).to_contain_text("start")
-    await wait_until_saved(page)
+    await expect_saved_text(page, "start")
     silent = True
     await _type(page, "unheard")
     await expect(fallback_notice(page)).to_be_visible(timeout=40 * SECOND)
@@ -196,9 +195,8 @@ async def test_sync_that_stops_responding_saves_the_text_over_rest(browser: Brow
 async def test_reload_in_rest_mode_keeps_text_and_mode(
     browser: Browser, server: ServerProcess, sync_proxy: Proxy
 ) -> None:
-    await create_notes(server, note_in("Title", content="start\n"))
     sync_proxy.set_sync("404")
-    page = await _open(browser, sync_proxy.url)
+    page = await _open_new(browser, server, sync_proxy)
     await _expect_fallback(page)
     await _type(page, "before a reload")
     await page.reload()
@@ -216,16 +214,13 @@ async def test_reload_in_rest_mode_keeps_text_and_mode(
 async def test_text_typed_offline_is_saved_over_rest_once(
     browser: Browser, server: ServerProcess, sync_proxy: Proxy
 ) -> None:
-    await create_notes(server, note_in("Title", content="start\n"))
-    page = await _open(browser, sync_proxy.url)
-    await expect(editor(page)).to_contain_text("start")
-    await wait_until_saved(page)
+    page = await _open_new(browser, server, sync_proxy)
+    await expect_saved_text(page, "start")
     sync_proxy.set_sync("404")
     await page.context.set_offline(True)
     await _type(page, "offline ")
     await expect(light(page, "offline")).to_have_text("Offline – 1 change waiting")
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"content": "START\n"})
+    await change_note(server, content="START\n")
     await page.context.set_offline(False)
     await page.reload()  # the text is only in the local copy
     await _expect_fallback(page)
@@ -243,8 +238,7 @@ async def test_two_tabs_in_rest_mode_save_text_once(browser: Browser, server: Se
     two = await one.context.new_page()
     await two.goto("/n/1")
     for page in (one, two):
-        await expect(editor(page)).to_contain_text("start")
-        await wait_until_saved(page)
+        await expect_saved_text(page, "start")
     sync_proxy.set_sync("404")
     await _type(one, "words")
     for page in (one, two):
@@ -266,8 +260,7 @@ async def test_live_tab_and_rest_tab_save_text_once(browser: Browser, server: Se
     one, two = await context.new_page(), await context.new_page()
     await one.route_web_socket(re.compile("/sync/"), lambda socket: socket.close(code=1001))
     await two.goto("/n/1")
-    await expect(editor(two)).to_contain_text("start")
-    await wait_until_saved(two)
+    await expect_saved_text(two, "start")
     await one.goto("/n/1")
     await expect(editor(one)).to_contain_text("start")
     await _type(one, "one ")
@@ -289,14 +282,12 @@ async def test_live_tab_and_rest_tab_save_text_once(browser: Browser, server: Se
 async def test_text_conflict_in_rest_mode_applies_the_choice(
     browser: Browser, server: ServerProcess, sync_proxy: Proxy, choice: str, becomes: str
 ) -> None:
-    await create_notes(server, note_in("Title", content="first\nsame\nlast\n"))
     sync_proxy.set_sync("404")
-    page = await _open(browser, sync_proxy.url)
+    page = await _open_new(browser, server, sync_proxy, "first\nsame\nlast\n")
     await _expect_fallback(page)
     await page.context.set_offline(True)
     await editor(page).fill("first\nmine\nLAST\n")
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"content": "FIRST\ntheirs\nlast\n"})
+    await change_note(server, content="FIRST\ntheirs\nlast\n")
     await page.context.set_offline(False)
     panel = page.get_by_role("region", name="Conflict")
     await expect(panel).to_be_visible(timeout=SOON)
@@ -325,12 +316,10 @@ async def test_new_note_in_rest_mode_saves_all_text(browser: Browser, server: Se
 async def test_note_deleted_in_rest_mode_keeps_the_typed_text(
     browser: Browser, server: ServerProcess, sync_proxy: Proxy
 ) -> None:
-    await create_notes(server, note_in("Doomed", content="start "))
     sync_proxy.set_sync("404")
-    page = await _open(browser, sync_proxy.url)
+    page = await _open_new(browser, server, sync_proxy, "start ")
     await _expect_fallback(page)
-    async with rest_client(server.url) as rest:
-        await rest.delete("/notes/1/")
+    await delete_note(server, 1)
     await expect(page.get_by_role("alert")).to_contain_text("This note was deleted")
     await expect(fallback_notice(page)).to_have_count(0)
     await _type(page, "and after")
@@ -340,10 +329,8 @@ async def test_note_deleted_in_rest_mode_keeps_the_typed_text(
 
 
 async def test_offline_page_does_not_switch_to_rest(browser: Browser, server: ServerProcess, sync_proxy: Proxy) -> None:
-    await create_notes(server, note_in("Title", content="start "))
-    page = await _open(browser, sync_proxy.url)
-    await expect(editor(page)).to_have_text("start ")
-    await wait_until_saved(page)
+    page = await _open_new(browser, server, sync_proxy, "start ")
+    await expect_saved_text(page, "start ")
     await page.clock.install()
     await page.context.set_offline(True)
     sync_proxy.set_sync("pass")  # aborts the open connections

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from playwright.async_api import expect
 
 from tests.browser.page import Open
 from tests.browser.people import button, fill, menu
 from tests.support.harness import ServerProcess
+from tests.support.http import Serve, printed_lines
 
 
 @pytest.fixture
-def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+def server(serve: Serve) -> ServerProcess:
     """Start a server without users and with sign-up closed."""
     return serve(auth="accounts", sign_up="closed", password_memory=8)
 
 
 async def test_setup_link_creates_the_first_administrator_once(opened: Open, server: ServerProcess) -> None:
-    assert server.process is not None
-    assert server.process.stdout is not None
-    lines = [server.process.stdout.readline().decode() for _ in range(3)]
-    link = lines[2].split()[1]
+    link = printed_lines(server, 3)[2].split()[1]
     stranger = await opened("/")
     await expect(stranger.get_by_role("heading", name="Sign in")).to_be_visible()
     await expect(stranger.get_by_role("button", name="Make an account")).to_have_count(0)

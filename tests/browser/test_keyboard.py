@@ -6,8 +6,9 @@ import re
 
 from playwright.async_api import expect
 
-from tests.browser.page import Open, create_notes, editor, read_note, title, wait_for_content, wait_until_saved
-from tests.support.harness import ServerProcess, eventually, note_in
+from tests.browser.notes import create_notes, wait_for_content, wait_for_note
+from tests.browser.page import Open, editor, title, wait_until_saved
+from tests.support.harness import ServerProcess, note_in
 
 
 async def test_notes_can_be_managed_by_keyboard_only(opened: Open, server: ServerProcess) -> None:
@@ -51,7 +52,7 @@ async def test_notes_can_be_managed_by_keyboard_only(opened: Open, server: Serve
     await keys.press("Tab")
     await keys.type("tag,")
     await expect(page).to_have_url(re.compile("/n/3$"))
-    await eventually(lambda: _has_tags(server, 3, ["tag"]))
+    await wait_for_note(server, 3, tags=["tag"])
     await page.go_back()
     await expect(page).to_have_url(re.compile("/n/1"))
 
@@ -113,7 +114,3 @@ async def test_focused_row_keeps_the_focus_while_scrolling(opened: Open, server:
     await page.keyboard.press("ArrowDown")
     await expect(row).to_contain_text("Note 77")
     await expect(row).to_be_in_viewport()
-
-
-async def _has_tags(server: ServerProcess, id: int, tags: list[str]) -> bool:
-    return bool((await read_note(server, id))["tags"] == tags)

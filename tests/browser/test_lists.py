@@ -8,7 +8,8 @@ from playwright.async_api import expect
 from pymongo import MongoClient
 
 from realtime.settings import Settings
-from tests.browser.page import Open, create_notes
+from tests.browser.notes import create_notes
+from tests.browser.page import Open
 from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 

@@ -12,7 +12,8 @@ from pymongo import MongoClient
 from redis import Redis
 
 from realtime.settings import Settings
-from tests.browser.page import SECOND, Open, create_notes, editor, title, wait_for_content, wait_until_saved
+from tests.browser.notes import change_note, create_notes, wait_for_content
+from tests.browser.page import SECOND, Open, append_text, editor, title, wait_until_saved
 from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 
@@ -30,8 +31,7 @@ async def test_writes_of_another_browser_appear_within_a_second(opened: Open, se
 
     await other.get_by_role("link", name="Written by one").click()
     await expect(editor(other)).to_have_text("first words")
-    await editor(other).press("Control+End")
-    await editor(other).press_sequentially(", and others")
+    await append_text(other, ", and others")
     await expect(editor(one)).to_have_text("first words, and others", timeout=SECOND)
     async with _write_response(other, "PATCH"):
         await title(other).fill("Written by both")
@@ -81,22 +81,10 @@ async def test_caret_keeps_its_position_after_a_remote_title_change(opened: Open
     await page.keyboard.press("Home")
     for _ in "The":
         await page.keyboard.press("ArrowRight")
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"title": "Now: The title!"})
+    await change_note(server, title="Now: The title!")
     await expect(title(page)).to_have_value("Now: The title!")
     await page.keyboard.type(" good")
     await expect(title(page)).to_have_value("Now: The good title!")
-
-
-async def test_writes_over_rest_appear_within_a_second(opened: Open, server: ServerProcess) -> None:
-    await create_notes(server, note_in("Before"))
-    page = await opened("/n/1")
-    await expect(title(page)).to_have_value("Before")
-    await wait_until_saved(page)
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"title": "Changed by a program"})
-    await expect(title(page)).to_have_value("Changed by a program", timeout=SECOND)
-    await expect(page.locator(".row b")).to_have_text("Changed by a program", timeout=SECOND)
 
 
 async def test_reset_fetches_the_changed_notes_again(opened: Open, server: ServerProcess, settings: Settings) -> None:
@@ -167,8 +155,7 @@ async def test_blocked_transports_fall_back_to_the_next(
     path = "/changes" if "events" in blocked else "/events"
     async with page.expect_request(re.compile(path), timeout=30 * SECOND):
         await page.goto("/")
-    async with rest_client(server.url) as rest:
-        await rest.patch("/notes/1/", json={"title": "Changed"})
+    await change_note(server, title="Changed")
     await expect(page.locator(".row b")).to_have_text("Changed")
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.page import SECOND, create_notes, editor, read_note, wait_for_content, wait_until_saved
-from tests.support.harness import ServerProcess, eventually, note_in
+from tests.browser.notes import create_notes, wait_for_content, wait_for_note
+from tests.browser.page import SECOND, append_text, editor, expect_saved_text, wait_until_saved
+from tests.support.harness import ServerProcess, note_in
+from tests.support.http import Serve
 from tests.support.reverse_proxies import NAMES, documented, reverse_proxy
 
 BARE = "server { listen 80; location / { proxy_pass http://127.0.0.1:8000; } }"
@@ -17,14 +18,13 @@ NO_LIVE_EDITING = "Live editing is not available here"
 
 
 @pytest.fixture
-def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+def server(serve: Serve) -> ServerProcess:
     """Start a server without accounts that the proxy may expose."""
     return serve(allow_public=True)
 
 
 async def _open(browser: Browser, url: str, path: str) -> Page:
-    context = await browser.new_context(base_url=url)
-    page = await context.new_page()
+    page = await browser.new_page()
     await page.goto(url + path)
     return page
 
@@ -37,10 +37,8 @@ async def test_two_editors_behind_each_proxy_share_a_text(
     async with reverse_proxy(name, server, tmp_path / name) as url:
         one, other = [await _open(browser, url, "/n/1") for _ in range(2)]
         for page in (one, other):
-            await expect(editor(page)).to_have_text("start")
-            await wait_until_saved(page)
-        await editor(one).press("Control+End")
-        await editor(one).press_sequentially(", and more")
+            await expect_saved_text(page, "start")
+        await append_text(one, ", and more")
         await expect(editor(other)).to_have_text("start, and more", timeout=5 * SECOND)
         await wait_for_content(server, 1, "start, and more")
         await create_notes(server, note_in("Another", "from elsewhere"))
@@ -58,8 +56,7 @@ async def test_proxy_without_websocket_support_saves_text_over_rest(
         one, other = [await _open(browser, url, "/n/1") for _ in range(2)]
         for page in (one, other):
             await expect(page.get_by_text(NO_LIVE_EDITING)).to_be_visible(timeout=30 * SECOND)
-        await editor(one).press("Control+End")
-        await editor(one).press_sequentially(", and more")
+        await append_text(one, ", and more")
         await wait_for_content(server, 1, "start, and more", within=15)
         await expect(editor(other)).to_have_text("start, and more", timeout=15 * SECOND)
         await wait_until_saved(one)
@@ -69,10 +66,9 @@ async def test_proxy_without_websocket_support_saves_text_over_rest(
 
 @pytest.mark.parametrize("strip", [True, False])
 async def test_page_below_a_prefix_equal_to_a_route_works(
-    browser: Browser, serve: object, tmp_path: Path, strip: bool
+    browser: Browser, serve: Serve, tmp_path: Path, strip: bool
 ) -> None:
-    assert callable(serve)
-    server: ServerProcess = serve(root_path="/notes", allow_public=True)
+    server = serve(root_path="/notes", allow_public=True)
     site = documented("nginx").replace("location / {", "location /notes/ {")
     if strip:
         site = site.replace("127.0.0.1:8000;", "127.0.0.1:8000/;")
@@ -83,12 +79,7 @@ async def test_page_below_a_prefix_equal_to_a_route_works(
         await editor(page).fill("words")
         await wait_until_saved(page)
         await expect(page).to_have_url(f"{url}/notes/n/1")
-
-        async def stored() -> None:
-            note = await read_note(server)
-            assert (note["title"], note["content"]) == ("Below a path", "words")
-
-        await eventually(stored)
+        await wait_for_note(server, 1, title="Below a path", content="words")
         await page.reload()
         await expect(editor(page)).to_have_text("words")
         await page.goto(f"{url}/notes/docs")

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-
-import pytest
 from playwright.async_api import Browser, expect
 
-from realtime.settings import Settings
+from tests.browser.notes import wait_for_own_note
 from tests.browser.page import SECOND, editor
-from tests.browser.people import signed_in_client
-from tests.support.accounts import PASSWORD, add_user, with_accounts
-from tests.support.harness import ServerProcess, eventually, note_in
+from tests.browser.people import server, signed_in_client
+from tests.support.accounts import PASSWORD
+from tests.support.harness import ServerProcess, note_in
 
 SOON = 30 * SECOND
 SIZE = 2000
+CHANGES = {"user_bytes": SIZE}
 
-
-@pytest.fixture(scope="module")
-def server(module_settings: Settings) -> Iterator[ServerProcess]:
-    """Start a server with a small quota."""
-    settings = with_accounts(module_settings, port=0, user_bytes=SIZE)
-    asyncio.run(add_user(settings))  # the first user; others sign up
-    process = ServerProcess(settings)
-    process.start()
-    yield process
-    process.kill()
+__all__ = ["server"]
 
 
 async def test_page_at_the_quota_shows_a_message_and_recovers(browser: Browser, server: ServerProcess) -> None:
@@ -45,9 +33,5 @@ async def test_page_at_the_quota_shows_a_message_and_recovers(browser: Browser, 
         assert (await rest.get(f"/notes/{id}/")).json()["content"] == full["content"]
         await editor(page).press("Control+a")
         await page.keyboard.type("short")
-
-        async def shortened() -> bool:
-            return bool((await rest.get(f"/notes/{id}/")).json()["content"] == "short")
-
-        await eventually(shortened, within=30)
+        await wait_for_own_note(rest, id, content="short")
         await context.close()

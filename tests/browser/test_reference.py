@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, expect
 
 from realtime.settings import Settings
 from tests.browser.page import Open
 from tests.support.accounts import PASSWORD, add_user, with_accounts
 from tests.support.harness import ServerProcess, rest_client
+from tests.support.http import Serve
 
 
 async def test_swagger_ui_lists_operations_and_sends_requests(opened: Open, server: ServerProcess) -> None:
@@ -17,18 +16,21 @@ async def test_swagger_ui_lists_operations_and_sends_requests(opened: Open, serv
     async with rest_client(server.url) as rest:
         paths = (await rest.get("/openapi.json")).json()["paths"]
     await expect(docs.locator(".opblock")).to_have_count(sum(map(len, paths.values())))
+    await _create_note(docs)
+    async with rest_client(server.url) as rest:
+        assert (await rest.get("/notes/1/")).status_code == 200
+
+
+async def _create_note(docs: Page) -> None:
+    """Create a note with Swagger UI."""
     making = docs.locator(".opblock-post", has=docs.locator('[data-path="/notes/"]'))
     await making.locator(".opblock-summary-control").click()
     await making.get_by_role("button", name="Try it out").click()
     await making.get_by_role("button", name="Execute").click()
     await expect(making.locator(".live-responses-table .response-col_status").last).to_contain_text("201")
-    async with rest_client(server.url) as rest:
-        assert (await rest.get("/notes/1/")).status_code == 200
 
 
-async def test_swagger_ui_signs_in_with_a_password(
-    browser: Browser, settings: Settings, serve: Callable[..., ServerProcess]
-) -> None:
+async def test_swagger_ui_signs_in_with_a_password(browser: Browser, settings: Settings, serve: Serve) -> None:
     await add_user(with_accounts(settings), "ann")
     server = serve(auth="accounts", password_memory=8)
     docs = await (await browser.new_context(base_url=server.url)).new_page()
@@ -40,11 +42,7 @@ async def test_swagger_ui_signs_in_with_a_password(
     await form.locator(".auth-btn-wrapper .authorize").click()
     await expect(form.locator(".auth-btn-wrapper")).to_contain_text("Logout")
     await docs.locator(".btn-done").first.click()
-    making = docs.locator(".opblock-post", has=docs.locator('[data-path="/notes/"]'))
-    await making.locator(".opblock-summary-control").click()
-    await making.get_by_role("button", name="Try it out").click()
-    await making.get_by_role("button", name="Execute").click()
-    await expect(making.locator(".live-responses-table .response-col_status").last).to_contain_text("201")
+    await _create_note(docs)
 
 
 async def test_redoc_shows_paths_and_search_results(opened: Open) -> None:

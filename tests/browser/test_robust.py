@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.page import SECOND, Open, create_notes, editor, read_note, title, wait_for_content, wait_until_saved
+from tests.browser.notes import create_notes, read_note, wait_for_content
+from tests.browser.page import SECOND, Open, append_text, editor, title, wait_until_saved
 from tests.support.harness import ServerProcess, eventually, note_in, rest_client
 
 NOT_RENDERED = "This text cannot be shown as Markdown"
@@ -75,8 +76,7 @@ class TestPreview:
         await create_notes(server, note_in("Empty", content="\n\n"))
         page = await _with_preview(opened)
         await page.goto("/n/1")
-        await editor(page).press("Control+End")
-        await editor(page).press_sequentially("words")
+        await append_text(page, "words")
         await expect(page.locator(".preview")).to_have_text("words")
         assert await page.get_by_text(NOT_RENDERED).count() == 0
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.page import create_notes, editor, title, wait_for_content, wait_until_saved
+from tests.browser.notes import create_notes, wait_for_content
+from tests.browser.page import append_text, editor, title, wait_until_saved
 from tests.browser.proxy import proxy
 from tests.support.harness import ServerProcess, note_in, rest_client
+from tests.support.http import Serve
 
 PREFIX = "/team"
 
 
 @pytest.fixture
-def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+def server(serve: Serve) -> ServerProcess:
     """Start a server that is mounted below a prefix."""
     return serve(root_path=PREFIX)
 
@@ -49,8 +50,7 @@ async def test_page_below_the_prefix_works_in_all_views(browser: Browser, server
         await expect(editor(page)).to_have_text("start ")
         await page.locator(".rows").evaluate("rows => { rows.scrollTop = rows.scrollHeight }")
         await expect(page.locator("ol[aria-label='120 notes']")).to_be_attached()  # two pages of the list
-        await editor(page).press("Control+End")
-        await editor(page).press_sequentially("and live")
+        await append_text(page, "and live")
         await wait_until_saved(page)
         await wait_for_content(server, 120, "start and live")
 
@@ -103,7 +103,7 @@ async def test_reference_pages_below_the_prefix_load_without_errors(
 
 
 async def test_names_in_browser_storage_start_with_the_prefix(
-    browser: Browser, serve: Callable[..., ServerProcess], server: ServerProcess
+    browser: Browser, serve: Serve, server: ServerProcess
 ) -> None:
     await create_notes(server, note_in("Below the prefix"))
     async with proxy(server.port, prefix=PREFIX) as between:

@@ -9,7 +9,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, FilePayload, Page, Response, Route, expect
 
-from tests.browser.page import create_notes, is_own_url, title, wait_until_saved
+from tests.browser.notes import create_notes
+from tests.browser.page import is_own_url, title, wait_until_saved
 from tests.support.harness import ServerProcess, eventually, note_in
 
 NASTY = [

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import httpx
 from playwright.async_api import Locator, Page, expect
 
+from tests.browser.notes import create_shared_note, wait_for_own_note
 from tests.browser.page import Open, editor, light, title, wait_until_saved
-from tests.browser.people import button, create_shared_note, server, sign_in, sign_up, signed_in_client
-from tests.support.harness import ServerProcess, eventually, note_in
+from tests.browser.people import button, server, sign_in, sign_up, signed_in_client
+from tests.support.harness import ServerProcess, note_in
 
 __all__ = ["server"]
 
 
 def _row(page: Page, name: str) -> Locator:
     return page.locator(".row", has_text=name)
-
-
-async def _wait_for_content(rest: httpx.AsyncClient, path: str, text: str) -> None:
-    async def there() -> bool:
-        return bool((await rest.get(path)).json()["content"] == text)
-
-    await eventually(there)
 
 
 async def _open(page: Page, name: str) -> None:
@@ -69,7 +62,7 @@ async def test_share_dialog_changes_take_effect_immediately(opened: Open, server
     await ben.keyboard.press("End")
     await ben.keyboard.type(" and ben")
     async with signed_in_client(server, "ann") as rest:
-        await _wait_for_content(rest, f"/notes/{note['id']}/", "of ann and ben")
+        await wait_for_own_note(rest, note["id"], content="of ann and ben")
         await rest.put(f"/notes/{note['id']}/access", json={})
     await expect(ben.get_by_role("alert")).to_contain_text("not shared with you any more")
     await expect(_row(ben, "Plans")).to_have_count(0)
@@ -123,11 +116,11 @@ async def test_refused_text_is_saved_after_regaining_write_access(opened: Open, 
         await expect(light(page, "unsaved")).to_be_visible()
         await page.unroute("**/access")
         await expect(page.get_by_role("alert")).to_contain_text("does not have your last words")
-        await _wait_for_content(rest, path, "text on")
+        await wait_for_own_note(rest, note["id"], content="text on")
         await rest.put(f"{path}access", json={"members": [{"name": "tom", "role": "editor"}]})
         await wait_until_saved(page)
         await expect(page.get_by_role("alert")).to_have_count(0)
-        await _wait_for_content(rest, path, "text on and on")
+        await wait_for_own_note(rest, note["id"], content="text on and on")
 
 
 async def test_link_opens_the_note_until_it_is_revoked(opened: Open, server: ServerProcess) -> None:

@@ -6,15 +6,18 @@ import asyncio
 
 from playwright.async_api import Page, Request, Route, expect
 
-from tests.browser.page import SECOND, Open, create_notes, title, wait_until_saved
-from tests.support.harness import ServerProcess, eventually, note_in, rest_client
+from tests.browser.notes import create_notes
+from tests.browser.page import SECOND, Open, title, wait_until_saved
+from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 
-def _collect_tag_requests(page: Page) -> list[Request]:
-    """Collect the requests for tags that a page makes from now on."""
+async def _collect_tag_requests(opened: Open, server: ServerProcess, *notes: Json) -> tuple[Page, list[Request]]:
+    """Create notes, and return a page with the list of the requests for tags that it makes from now on."""
+    await create_notes(server, *notes)
+    page = await opened("/ping")
     sent: list[Request] = []
     page.on("request", lambda request: sent.append(request) if "/tags/" in request.url else None)
-    return sent
+    return page, sent
 
 
 async def _write(server: ServerProcess, page: Page, *names: str) -> None:
@@ -27,9 +30,7 @@ async def _write(server: ServerProcess, page: Page, *names: str) -> None:
 
 
 async def test_closed_tags_panel_sends_no_requests(opened: Open, server: ServerProcess) -> None:
-    await create_notes(server, note_in("First", tags=["a"]))
-    page = await opened("/ping")
-    sent = _collect_tag_requests(page)
+    page, sent = await _collect_tag_requests(opened, server, note_in("First", tags=["a"]))
     await page.goto("/n/1")
     await wait_until_saved(page)
     await page.clock.install()
@@ -40,9 +41,7 @@ async def test_closed_tags_panel_sends_no_requests(opened: Open, server: ServerP
 
 
 async def test_open_tags_panel_requests_at_most_every_30_seconds(opened: Open, server: ServerProcess) -> None:
-    await create_notes(server, note_in("First", tags=["a"]))
-    page = await opened("/ping")
-    sent = _collect_tag_requests(page)
+    page, sent = await _collect_tag_requests(opened, server, note_in("First", tags=["a"]))
     await page.clock.install()
     await page.goto("/")
     panel, button = page.locator("fieldset.tags"), page.get_by_role("button", name="Tags")
@@ -69,9 +68,7 @@ async def test_open_tags_panel_requests_at_most_every_30_seconds(opened: Open, s
 
 
 async def test_repeated_tags_request_sends_the_entity_tag(opened: Open, server: ServerProcess) -> None:
-    await create_notes(server, note_in("First", tags=["a"]))
-    page = await opened("/ping")
-    sent = _collect_tag_requests(page)
+    page, sent = await _collect_tag_requests(opened, server, note_in("First", tags=["a"]))
     answers = 0
 
     async def answer(route: Route) -> None:
@@ -98,9 +95,9 @@ async def test_repeated_tags_request_sends_the_entity_tag(opened: Open, server: 
 
 
 async def test_added_tag_is_shown_before_it_is_saved(opened: Open, server: ServerProcess) -> None:
-    await create_notes(server, note_in("First", tags=["a"]), note_in("Second", tags=["b"]))
-    page = await opened("/ping")
-    sent = _collect_tag_requests(page)
+    page, sent = await _collect_tag_requests(
+        opened, server, note_in("First", tags=["a"]), note_in("Second", tags=["b"])
+    )
     held = asyncio.Event()
 
     async def hold(route: Route) -> None:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from playwright.async_api import Browser, Page, Route, expect
 from pymongo import MongoClient
 
 from realtime.settings import Settings
+from tests.browser.notes import create_notes, read_note, wait_for_content
 from tests.browser.page import (
     BLOCK_UPDATES,
     SECOND,
     UNSTORED_TEXT_KEYS,
     Cable,
     Open,
-    create_notes,
+    append_text,
     editor,
+    expect_saved_text,
     light,
-    read_note,
-    wait_for_content,
     wait_until_saved,
 )
 from tests.support.harness import Json, ServerProcess, eventually, note_in
+from tests.support.http import Serve
 
 STORED = """async () => {
   for (const { name } of await indexedDB.databases()) {
@@ -63,8 +64,7 @@ async def test_text_of_two_browsers_is_applied_once_after_an_outage(opened: Open
     cable = await Cable.install(other.context)
     for page in (one, other):
         await page.goto("/n/1")
-        await expect(editor(page)).to_contain_text("start")
-        await wait_until_saved(page)
+        await expect_saved_text(page, "start")
     typed = {person: [[f"{person}{part}{word}" for word in range(8)] for part in range(3)] for person in ("ann", "bob")}
 
     await asyncio.gather(_write(one, "Control+End", typed["ann"][0]), _write(other, "Control+Home", typed["bob"][0]))
@@ -91,15 +91,21 @@ async def test_text_of_two_browsers_is_applied_once_after_an_outage(opened: Open
         await wait_until_saved(page)
 
 
-async def test_text_typed_offline_is_shared_between_tabs(opened: Open, server: ServerProcess) -> None:
+async def _open_tabs(opened: Open, server: ServerProcess, *ids: int) -> list[Any]:
+    """Create two notes, and open some of them in tabs of one browser. Return its connection and the tabs."""
     await create_notes(server, note_in("Shared", content="start "), note_in("Other"))
-    one = await opened()
-    cable = await Cable.install(one.context)
-    other, elsewhere = await one.context.new_page(), await one.context.new_page()
-    for page, path in ((one, "/n/1"), (other, "/n/1"), (elsewhere, "/n/2")):
-        await page.goto(path)
-        await expect(editor(page)).to_be_visible()
-        await wait_until_saved(page)
+    tabs = [await opened()]
+    cable = await Cable.install(tabs[0].context)
+    tabs += [await tabs[0].context.new_page() for _ in ids[1:]]
+    for tab, id in zip(tabs, ids, strict=True):
+        await tab.goto(f"/n/{id}")
+        await expect(editor(tab)).to_be_visible()
+        await wait_until_saved(tab)
+    return [cable, *tabs]
+
+
+async def test_text_typed_offline_is_shared_between_tabs(opened: Open, server: ServerProcess) -> None:
+    cable, one, other, elsewhere = await _open_tabs(opened, server, 1, 1, 2)
     await cable.cut()
     await _write(one, "Control+End", ["one"])
     await eventually(partial(_expect_text, other, "start one "))
@@ -117,14 +123,7 @@ async def test_text_typed_offline_is_shared_between_tabs(opened: Open, server: S
 
 
 async def test_unsent_text_of_a_closed_tab_is_sent_by_another(opened: Open, server: ServerProcess) -> None:
-    await create_notes(server, note_in("Shared", content="start "), note_in("Other"))
-    one = await opened()
-    cable = await Cable.install(one.context)
-    other = await one.context.new_page()
-    for page, path in ((one, "/n/1"), (other, "/n/2")):
-        await page.goto(path)
-        await expect(editor(page)).to_be_visible()
-        await wait_until_saved(page)
+    cable, one, other = await _open_tabs(opened, server, 1, 2)
     await cable.cut()
     await _type_and_close(one, "left")
     await expect(light(other, "offline")).to_have_text("Offline – 1 change waiting")
@@ -134,18 +133,10 @@ async def test_unsent_text_of_a_closed_tab_is_sent_by_another(opened: Open, serv
 
 
 async def test_text_not_stored_by_a_closed_tab_reaches_other_tabs(opened: Open, server: ServerProcess) -> None:
-    await create_notes(server, note_in("Shared", content="start "), note_in("Other"))
-    one = await opened()
-    cable = await Cable.install(one.context)
-    other, elsewhere = await one.context.new_page(), await one.context.new_page()
-    for page, path in ((one, "/n/1"), (other, "/n/1"), (elsewhere, "/n/2")):
-        await page.goto(path)
-        await expect(editor(page)).to_be_visible()
-        await wait_until_saved(page)
+    cable, one, other, elsewhere = await _open_tabs(opened, server, 1, 1, 2)
     await cable.cut()
     await one.evaluate(BLOCK_UPDATES)
-    await editor(one).press("Control+End")
-    await editor(one).press_sequentially("last")
+    await append_text(one, "last")
     await one.close()
     await expect(editor(other)).to_have_text("start last")
     await expect(light(other, "offline")).to_have_text("Offline – 1 change waiting")
@@ -170,15 +161,12 @@ async def _open_and_disconnect(browser: Browser, server: ServerProcess) -> tuple
     cable = await Cable.install(context)
     page = await context.new_page()
     await page.goto("/n/1")
-    await expect(editor(page)).to_have_text("start ")
-    await wait_until_saved(page)
+    await expect_saved_text(page, "start ")
     await cable.cut()
     return page, cable
 
 
-async def test_unsent_text_of_a_replaced_note_is_not_merged(
-    browser: Browser, serve: Callable[..., ServerProcess], settings: Settings
-) -> None:
+async def test_unsent_text_of_a_replaced_note_is_not_merged(browser: Browser, serve: Serve, settings: Settings) -> None:
     server = serve(database=_old_database(settings))
     page, cable = await _open_and_disconnect(browser, server)
     await _type_and_close(page, "unsent")
@@ -197,7 +185,7 @@ async def test_unsent_text_of_a_replaced_note_is_not_merged(
 
 
 async def test_open_page_does_not_merge_text_of_a_replaced_note(
-    browser: Browser, serve: Callable[..., ServerProcess], settings: Settings
+    browser: Browser, serve: Serve, settings: Settings
 ) -> None:
     server = serve(database=_old_database(settings))
     page, cable = await _open_and_disconnect(browser, server)
@@ -228,7 +216,7 @@ def _old_database(settings: Settings) -> str:
     return f"{settings.database}-old"
 
 
-async def _replace_server(server: ServerProcess, serve: Callable[..., ServerProcess], settings: Settings) -> None:
+async def _replace_server(server: ServerProcess, serve: Serve, settings: Settings) -> None:
     """Replace a server by one with other data, in which another note has the same id."""
     server.kill()
     with MongoClient[Json](settings.mongo_url) as mongo:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from pathlib import Path
 
 from playwright.async_api import FilePayload, Page, expect
 
 from tests.browser.axe import AXE, serious
-from tests.browser.page import Open, create_notes, editor, read_note, title
+from tests.browser.notes import create_notes, read_note
+from tests.browser.page import Open, editor, title
+from tests.support.files import zipped
 from tests.support.harness import ServerProcess, note_in
 
 PACKED = "---\ntitle: Packed\ndescription: In a zip\ntags: [one, two]\n---\npears\n"
@@ -17,13 +18,10 @@ PACKED = "---\ntitle: Packed\ndescription: In a zip\ntags: [one, two]\n---\npear
 
 async def test_imported_files_become_notes(opened: Open, server: ServerProcess) -> None:
     page = await opened()
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("folder/packed.md", PACKED)
     await _import_files(
         page,
         {"name": "plain.md", "mimeType": "text/markdown", "buffer": b"# Plain\n\napples\n"},
-        {"name": "notes.zip", "mimeType": "application/zip", "buffer": packed.getvalue()},
+        {"name": "notes.zip", "mimeType": "application/zip", "buffer": zipped({"folder/packed.md": PACKED})},
     )
     await expect(page.get_by_text("2 notes imported")).to_be_visible()
     await expect(page.locator(".row b")).to_have_text(["Packed", "Plain"])
@@ -46,16 +44,17 @@ async def test_invalid_archive_is_refused_with_a_reason(opened: Open, server: Se
 
 async def test_import_lists_all_skipped_and_changed_files(opened: Open, server: ServerProcess) -> None:
     page = await opened()
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("folder/packed.md", PACKED)
-        archive.writestr("latin.md", "# Größe\n\nGrüße\n".encode("cp1252"))
-        archive.writestr(".trash/old.md", "# Old")
-        for number in range(600):
-            archive.writestr(f"{number}.png", b"\x89PNG")
+    packed = zipped(
+        {
+            "folder/packed.md": PACKED,
+            "latin.md": "# Größe\n\nGrüße\n".encode("cp1252"),
+            ".trash/old.md": "# Old",
+            **{f"{number}.png": b"\x89PNG" for number in range(600)},
+        }
+    )
     await page.context.add_init_script(path=AXE)
     await page.reload()
-    await _import_files(page, {"name": "notes.zip", "mimeType": "application/zip", "buffer": packed.getvalue()})
+    await _import_files(page, {"name": "notes.zip", "mimeType": "application/zip", "buffer": packed})
     dialog = page.get_by_role("dialog", name="2 notes imported")
     skipped, changed = dialog.get_by_label("Files skipped"), dialog.get_by_label("Files changed")
     await expect(dialog.get_by_text("601 files skipped")).to_be_visible()

@@ -7,7 +7,8 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 
-from tests.browser.page import Open, create_notes, editor, title
+from tests.browser.notes import create_notes
+from tests.browser.page import Open, editor, title
 from tests.support.harness import ServerProcess, note_in, rest_client
 
 

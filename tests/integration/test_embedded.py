@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +30,6 @@ from pymongo.errors import OperationFailure
 from redis import AuthenticationError, Redis
 from starlette.testclient import TestClient
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
 from realtime import create_app
 from realtime.embedded.lock import SECRETS, lock_folder
@@ -38,12 +37,11 @@ from realtime.embedded.pair import EmbeddedServers, running
 from realtime.errors import EmbeddedError
 from realtime.settings import Settings
 from tests.faults.daemons import Standalone
-from tests.support.harness import UNIT, ServerProcess, all_notes, data_folder, eventually, note_in, rest_client
+from tests.support.harness import UNIT, all_notes, data_folder, eventually, note_in, rest_client
+from tests.support.http import Serve, server_processes, wait_for_close
 
 EXIT_TIMEOUT_SECONDS = 5.0
 KINDS = ("mongod", "valkey-server", "supervisor")
-
-StartServer = Callable[..., ServerProcess]
 
 
 @pytest.fixture
@@ -55,19 +53,10 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def start_server(folder: Path) -> Iterator[StartServer]:
+def start_server(folder: Path) -> Iterator[Serve]:
     """Return a function that starts a server process with embedded databases in the folder."""
-    started: list[ServerProcess] = []
-
-    def start(**changes: Any) -> ServerProcess:
-        process = ServerProcess(data_folder(folder).model_copy(update=changes))
-        started.append(process)
-        process.start()
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
+    with server_processes(data_folder(folder)) as start:
+        yield start
 
 
 def embedded_processes(pid: int, folder: Path) -> dict[str, psutil.Process]:
@@ -223,7 +212,7 @@ def test_secrets_are_stored_only_in_private_files(folder: Path) -> None:
 
 
 async def test_killed_server_stops_its_databases_and_keeps_acknowledged_notes(
-    start_server: StartServer, folder: Path
+    start_server: Serve, folder: Path
 ) -> None:
     server = start_server()
     processes = list(embedded_processes(server.pid, folder).values())
@@ -239,7 +228,7 @@ async def test_killed_server_stops_its_databases_and_keeps_acknowledged_notes(
     assert {id: notes.get(id) for id in acknowledged} == acknowledged
 
 
-async def test_killed_mongod_is_restarted_and_keeps_acknowledged_notes(start_server: StartServer, folder: Path) -> None:
+async def test_killed_mongod_is_restarted_and_keeps_acknowledged_notes(start_server: Serve, folder: Path) -> None:
     server = start_server()
     mongod = embedded_processes(server.pid, folder)["mongod"]
     acknowledged: dict[int, Any] = {}
@@ -275,7 +264,7 @@ async def test_killed_mongod_restarts_once_its_port_is_free(folder: Path) -> Non
 
 
 async def test_killed_supervisor_stops_the_databases_and_server_exits_cleanly(
-    start_server: StartServer, folder: Path
+    start_server: Serve, folder: Path
 ) -> None:
     server = start_server()
     async with rest_client(server.url) as rest:
@@ -297,7 +286,7 @@ def test_second_start_in_the_same_folder_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize(("given", "missing"), [("mongo_url", "valkey-server"), ("redis_url", "mongod")])
 async def test_only_databases_without_a_url_are_started(
-    given: str, missing: str, start_server: StartServer, folder: Path, settings: Settings
+    given: str, missing: str, start_server: Serve, folder: Path, settings: Settings
 ) -> None:
     server = start_server(**{given: getattr(settings, given)}, database=settings.database)
     assert set(embedded_processes(server.pid, folder)) == {missing, "supervisor"}
@@ -357,11 +346,7 @@ async def test_uvicorn_and_fastapi_start_and_stop_the_embedded_servers(
             assert '"ready"' in str(await ws.recv())
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(10 * UNIT):
-                with pytest.raises(ConnectionClosed) as closed:
-                    while True:
-                        await ws.recv()
-                assert closed.value.rcvd is not None
-                assert closed.value.rcvd.code == 1012
+                assert await wait_for_close(ws) == 1012
                 assert b'"ready"' in await events.aread()
         await eventually(lambda: process.poll() is not None, within=10)
         assert all(has_ended(child) for child in processes.values())

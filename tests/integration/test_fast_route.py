@@ -58,6 +58,11 @@ class RouteComparison:
             answers.append(_without_variable_parts(answer))
         return answers
 
+    def check(self, method: str, path: str, case: object, **request: Any) -> None:
+        """Check that both handlers send the same response in a case."""
+        actual, expected = self.send_both(method, path, **request)
+        assert actual == expected, (method, path, case)
+
 
 def _without_variable_parts(answer: Answer) -> Answer:
     status, body, headers = answer
@@ -209,32 +214,26 @@ HEADERS: dict[str, list[tuple[str, str]]] = {
 def test_note_bodies_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for name, body in BODIES.items():
         for method, path in (("POST", "/notes/"), ("PATCH", "/notes/{id}")):
-            actual, expected = comparison.send_both(method, path, content=body, headers={"Content-Type": JSON})
-            assert actual == expected, (method, name)
+            comparison.check(method, path, name, content=body, headers={"Content-Type": JSON})
 
 
 def test_content_edits_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for name, body in EDITS.items():
-        actual, expected = comparison.send_both(
-            "POST", "/notes/{id}/content", content=body, headers={"Content-Type": JSON}
-        )
-        assert actual == expected, name
+        comparison.check("POST", "/notes/{id}/content", name, content=body, headers={"Content-Type": JSON})
 
 
 def test_patches_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for body in (b"{}", b'{"tags": null}', b'{"content": null}', b'{"title": null}', b'{"content": "x"}'):
         for query in ("", "?base_version=1"):
             path = "/notes/{id}/" + query
-            actual, expected = comparison.send_both("PATCH", path, content=body, headers={"Content-Type": JSON})
-            assert actual == expected, (body, query)
+            comparison.check("PATCH", path, (body, query), content=body, headers={"Content-Type": JSON})
 
 
 def test_content_types_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     both = [("Content-Type", JSON), ("Content-Type", "text/plain")]
     for given in [both, both[::-1], [], *([("Content-Type", type)] for type in TYPES)]:
         for body in (BODIES["ordinary"], b""):
-            actual, expected = comparison.send_both("PUT", "/notes/{id}", content=body, headers=given)
-            assert actual == expected, (given, body)
+            comparison.check("PUT", "/notes/{id}", (given, body), content=body, headers=given)
 
 
 def test_list_queries_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
@@ -248,21 +247,16 @@ def test_list_queries_get_the_response_of_fastapi(comparison: RouteComparison) -
 def test_queries_of_other_routes_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for query in ("?", "?&", "?x=1", "?base_version=1", "?base_version=", "?base_version=1&base_version=1", "?="):
         for method, path in (("POST", "/notes/"), ("GET", "/notes/{id}/"), ("PUT", "/notes/{id}/")):
-            body = (
-                {}
-                if method == "GET"
-                else {"content": BODIES["required fields only"], "headers": {"Content-Type": JSON}}
-            )
-            actual, expected = comparison.send_both(method, path + query, **body)
-            assert actual == expected, (method, query)
+            whole = {"content": BODIES["required fields only"], "headers": {"Content-Type": JSON}}
+            body = {} if method == "GET" else whole
+            comparison.check(method, path + query, query, **body)
 
 
 def test_note_ids_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
     for id in IDS:
         for method in ("GET", "PATCH", "HEAD"):
             body = {"content": b"{}", "headers": {"Content-Type": JSON}} if method == "PATCH" else {}
-            actual, expected = comparison.send_both(method, f"/notes/{id}/", **body)
-            assert actual == expected, (method, id)
+            comparison.check(method, f"/notes/{id}/", id, **body)
 
 
 def test_request_headers_get_the_response_of_fastapi(comparison: RouteComparison) -> None:
@@ -270,8 +264,7 @@ def test_request_headers_get_the_response_of_fastapi(comparison: RouteComparison
         for method, path in (("GET", "/notes/{id}/"), ("PUT", "/notes/{id}/"), ("DELETE", "/notes/{id}/")):
             body = BODIES["required fields only"] if method == "PUT" else None
             headers = given if body is None else [("Content-Type", JSON), *given]
-            actual, expected = comparison.send_both(method, path, content=body, headers=headers)
-            assert actual == expected, (method, name)
+            comparison.check(method, path, name, content=body, headers=headers)
 
 
 def test_repeated_key_gets_the_first_answer_on_both_paths(comparison: RouteComparison) -> None:

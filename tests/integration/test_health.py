@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from starlette.testclient import TestClient
 
-from realtime import create_app
 from realtime.server import logs
 from realtime.settings import Settings
 from realtime.store.readiness import FIRST_FIXED_PATCH, leaks_memory
 from tests.faults.daemons import Standalone, Valkey
-from tests.support.accounts import HERE, Browser, with_accounts
-from tests.support.harness import ServerProcess, eventually, note_in, rest_client
+from tests.support.accounts import Browser, accounts_server
+from tests.support.harness import ServerProcess, create_note, eventually, note_in, rest_client
+from tests.support.http import Serve
 
 SERVICES = Path(__file__).parents[2] / "docs" / "how-to" / "mongodb-and-redis.md"
 UNREACHABLE_MONGO_URL = "mongodb://127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=200"
@@ -34,11 +35,6 @@ def _samples(text: str) -> dict[tuple[str, ...], float]:
     return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
 
 
-def test_ping_returns_pong(client: TestClient) -> None:
-    answer = client.get("/ping")
-    assert (answer.status_code, answer.json()) == (200, {"ping": "pong!"})
-
-
 def test_readyz_lists_the_checked_dependencies(client: TestClient) -> None:
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (200, "ready")
@@ -46,7 +42,7 @@ def test_readyz_lists_the_checked_dependencies(client: TestClient) -> None:
     assert checks == {"mongodb": True, "redis": True, "feed": True, "accepting": True}
 
 
-async def test_server_without_mongodb_stays_alive_and_returns_503(serve: Callable[..., ServerProcess]) -> None:
+async def test_server_without_mongodb_stays_alive_and_returns_503(serve: Serve) -> None:
     server = serve(mongo_url=UNREACHABLE_MONGO_URL, write_timeout=0.5, read_timeout=0.5, allow_public=True)
     async with rest_client(server.url) as rest:
         write, keyed, read, listed, ready, alive, metrics = await asyncio.gather(
@@ -79,16 +75,15 @@ async def test_redis_user_with_the_documented_permissions_is_sufficient(settings
 
         def use() -> None:
             url = valkey.url.replace("//", "//realtime:password@")
-            app = create_app(with_accounts(settings).model_copy(update={"redis_url": url}))
-            with TestClient(app, base_url=HERE) as host:
+            with accounts_server(settings, redis_url=url) as host:
                 ann = Browser(host).sign_up()
-                note = ann.post("/notes/", json=note_in()).json()["id"]
-                with ann.websocket_connect("ws://127.0.0.1/ws", headers={"Origin": HERE}) as socket:
+                note = create_note(ann)["id"]
+                with ann.open_feed() as socket:
                     assert socket.receive_json()["type"] in ("note.created", "ready")
                     socket.send_json({"type": "presence", "id": note, "state": {}})
                     while socket.receive_json()["type"] != "presence":
                         pass
-                with ann.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}) as socket:
+                with ann.open_room(note) as socket:
                     assert socket.receive_bytes()
                 assert host.get("/readyz").json()["status"] == "ready"
 
@@ -96,22 +91,24 @@ async def test_redis_user_with_the_documented_permissions_is_sufficient(settings
         assert await redis.execute_command("ACL", "LOG") == []  # type: ignore[no-untyped-call]  # as above
 
 
-async def test_redis_that_evicts_keys_causes_a_warning(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+async def _check_warning(server: ServerProcess, name: str, *parts: str) -> None:
+    """Check that a database is ready, but with a warning that contains some words."""
+    async with rest_client(server.url) as rest:
+        check = (await rest.get("/readyz")).json()["checks"][name]
+    assert check["ok"] is True
+    assert [part for part in parts if part not in check.get("warning", "")] == []
+
+
+async def test_redis_that_evicts_keys_causes_a_warning(serve: Serve, tmp_path: Path) -> None:
     async with Valkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
         await redis.config_set("maxmemory-policy", "allkeys-lru")
         server = serve(redis_url=valkey.url)
-        async with rest_client(server.url) as rest:
-
-            async def warned() -> bool:
-                check = (await rest.get("/readyz")).json()["checks"]["redis"]
-                return check["ok"] is True and "maxmemory-policy is allkeys-lru" in check.get("warning", "")
-
-            await eventually(warned)
+        await eventually(partial(_check_warning, server, "redis", "maxmemory-policy is allkeys-lru"))
         assert "maxmemory-policy is allkeys-lru" in server.log()
         server.kill()
 
 
-async def test_server_without_redis_is_degraded_but_ready(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+async def test_server_without_redis_is_degraded_but_ready(serve: Serve, tmp_path: Path) -> None:
     async with Valkey(tmp_path / "valkey") as valkey:
         server = serve(redis_url=valkey.url)
         async with rest_client(server.url) as rest:
@@ -146,17 +143,10 @@ def test_mongodb_versions_that_leak_memory_are_detected(version: str, leaks: boo
     assert version not in fixed or version in SERVICES.read_text()
 
 
-async def test_leaking_standalone_mongodb_causes_a_warning(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+async def test_leaking_standalone_mongodb_causes_a_warning(serve: Serve, tmp_path: Path) -> None:
     async with Standalone(tmp_path / "mongod") as mongod:
         server = serve(mongo_url=mongod.url)
-        async with rest_client(server.url) as rest:
-
-            async def warned() -> bool:
-                check = (await rest.get("/readyz")).json()["checks"]["mongodb"]
-                warning = check.get("warning", "")
-                return check["ok"] and "not a member of a replica set" in warning and "CVE-2025-14847" in warning
-
-            await eventually(warned)
+        await eventually(partial(_check_warning, server, "mongodb", "not a member of a replica set", "CVE-2025-14847"))
         for part in ("read its memory", "Upgrade it to 6.0.27 or later", "--replSet"):
             assert part in server.log()
         server.kill()
@@ -244,8 +234,7 @@ def test_console_log_escapes_control_characters(text: str, capsys: pytest.Captur
 @pytest.fixture(scope="module")
 def host(module_settings: Settings) -> Iterator[TestClient]:
     """Return a client of a server with accounts."""
-    settings = with_accounts(module_settings, security_contact="mailto:security@notes.example")
-    with TestClient(create_app(settings), base_url=HERE) as client:
+    with accounts_server(module_settings, security_contact="mailto:security@notes.example") as client:
         yield client
 
 
@@ -271,8 +260,7 @@ def test_health_details_require_an_admin_or_a_local_client(host: TestClient) -> 
 
 
 def test_health_details_without_mongodb_require_a_local_client(settings: Settings) -> None:
-    away = with_accounts(settings, mongo_url=UNREACHABLE_MONGO_URL, read_timeout=0.5)
-    with TestClient(create_app(away), base_url=HERE) as host:
+    with accounts_server(settings, mongo_url=UNREACHABLE_MONGO_URL, read_timeout=0.5) as host:
         stranger = Browser(host)
         for headers in ({}, {"Authorization": "Bearer rt_token"}):
             answer = stranger.get("/readyz", headers=headers)

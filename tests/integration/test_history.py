@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from starlette.testclient import TestClient
 from realtime.notes import queries
 from realtime.notes.diff import Hunk, hunks
 from tests.support.harness import Json, note_in
-from tests.support.merges import by_patch
+from tests.support.http import pages_of
 
 TEXTS = ["# To buy\nmilk\nbuns\n", "# To buy\nmilk\nbread 🦜\n", "# To buy\nmilk\nbread 🦜\n\nno line feed"]
 
@@ -56,13 +55,7 @@ def test_history_lists_author_date_action_and_changed_fields(shared: TestClient,
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
 def test_history_pages_contain_each_version_once(shared: TestClient, unchanged_note: str, limit: int) -> None:
     whole = shared.get(f"{unchanged_note}history/").json()
-    following: str | None = f"{unchanged_note}history/?limit={limit}"
-    pages: list[list[Json]] = []
-    while following:
-        answer = shared.get(following)
-        assert answer.status_code == 200
-        pages.append(answer.json())
-        following = answer.links.get("next", {}).get("url")
+    pages = list(pages_of(shared, f"{unchanged_note}history/?limit={limit}"))
     assert [revision for page in pages for revision in page] == whole
     assert all(len(page) == limit for page in pages[:-1])
     assert pages[-1]
@@ -96,15 +89,6 @@ def test_missing_or_invalid_version_is_refused(shared: TestClient, unchanged_not
     assert answer.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["history/", "history/1/", "history/1..2/diff"])
-def test_history_of_a_missing_note_returns_404(shared: TestClient, path: str) -> None:
-    gone = _make(shared)
-    shared.delete(gone)
-    for note in ("/notes/999999/", gone):
-        answer = shared.get(note + path)
-        assert (answer.status_code, answer.json()) == (404, {"detail": "Note not found"})
-
-
 TEXT, JSON = "text/x-diff; charset=utf-8", "application/json"
 
 
@@ -135,18 +119,6 @@ def test_diff_as_text_is_in_unified_format(shared: TestClient, unchanged_note: s
         f"--- {id}/title version 3\n+++ {id}/title version 4\n@@ -1 +1 @@\n-title\n+other title\n"
         f"--- {id}/tags version 3\n+++ {id}/tags version 4\n@@ -0,0 +1 @@\n+a\n"
     )
-
-
-@pytest.mark.parametrize("before", [1, 2, 3])
-@pytest.mark.parametrize("after", [1, 2, 3])
-def test_diff_is_applied_by_the_patch_program(
-    shared: TestClient, unchanged_note: str, tmp_path: Path, before: int, after: int
-) -> None:
-    difference = shared.get(f"{unchanged_note}history/{before}..{after}/diff").text
-    if before == after:
-        assert difference == ""
-    else:
-        assert by_patch(tmp_path, TEXTS[before - 1], difference) == TEXTS[after - 1]
 
 
 def test_diff_as_json_contains_hunks_per_field(shared: TestClient, unchanged_note: str) -> None:
@@ -226,13 +198,6 @@ def test_invalid_restore_is_refused_and_changes_nothing(
     assert shared.get(unchanged_note).json() == before
 
 
-def test_restore_of_a_missing_note_returns_404(shared: TestClient) -> None:
-    path = _make(shared)
-    shared.delete(path)
-    for gone in (path, "/notes/999999/"):
-        assert shared.post(f"{gone}restore", json={"version": 1}).status_code == 404
-
-
 def test_restore_with_a_stale_if_match_returns_412(shared: TestClient, unchanged_note: str) -> None:
     answer = shared.post(f"{unchanged_note}restore", json={"version": 1}, headers={"If-Match": '"v3"'})
     assert (answer.status_code, answer.json()["note"]) == (412, shared.get(unchanged_note).json())
@@ -256,12 +221,3 @@ def test_delete_and_undelete_are_recorded_as_versions(shared: TestClient) -> Non
         *("undelete", "delete", "update", "update", "update", "create"),
     ]
     assert shared.get(f"{path}history/5/").json()["content"] == TEXTS[2]
-
-
-def test_history_of_a_purged_note_is_deleted(client: TestClient, database: Database[Json]) -> None:
-    path = _make(client)
-    _flush(client)
-    client.delete(path)
-    assert client.delete(f"/trash/{path.split('/')[2]}/").is_success
-    _flush(client)
-    assert database.history.count_documents({}) == 0

@@ -23,7 +23,7 @@ from realtime.api.middleware import body_limit
 from realtime.api.middleware.body_limit import BodyLimit
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.settings import Settings
-from tests.support.accounts import HERE, Browser, with_accounts
+from tests.support.accounts import Browser, accounts_server
 from tests.support.harness import note_in
 
 
@@ -45,7 +45,7 @@ def test_responses_have_security_and_cache_headers(settings: Settings, auth: str
 
 
 def test_write_rate_is_limited_per_user(settings: Settings) -> None:
-    with TestClient(create_app(with_accounts(settings, max_writes_per_second=1)), base_url=HERE) as host:
+    with accounts_server(settings, max_writes_per_second=1) as host:
         ann, bob, stranger = Browser(host).sign_up(), Browser(host).sign_up(), Browser(host)
         answers = [ann.post("/notes/", json=note_in()) for _ in range(8)]
         assert [answer.status_code for answer in answers[:4]] == [201] * 4
@@ -72,9 +72,7 @@ def test_connections_over_the_accept_limit_get_503(settings: Settings) -> None:
 
 
 def test_flooding_client_exhausts_only_its_share_of_the_accept_limit(settings: Settings) -> None:
-    with TestClient(
-        create_app(with_accounts(settings, max_connects_per_second=8, drain_seconds=0)), base_url=HERE
-    ) as host:
+    with accounts_server(settings, max_connects_per_second=8, drain_seconds=0) as host:
         ann, flood, other = Browser(host).sign_up(), Browser(host), Browser(host)
         for _ in range(40):  # unauthenticated, so that no connection is opened
             assert flood.get("/events", headers={"Authorization": "Bearer rt_nonsense"}).status_code == 401
@@ -87,7 +85,7 @@ def test_flooding_client_exhausts_only_its_share_of_the_accept_limit(settings: S
                 statuses.add(refused.status_code)
         assert statuses == {503}
         for client in (ann, other):
-            with client.websocket_connect("ws://127.0.0.1/ws", headers={"Origin": HERE}):
+            with client.open_feed():
                 pass
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +10,8 @@ from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime.notes.preconditions import KEPT_OPERATIONS
-from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.harness import Json, eventually, note_in, rest_client
+from tests.support.http import Serve
 
 WRITES = ["POST", "PUT", "PATCH", "DELETE"]
 
@@ -87,7 +87,7 @@ async def test_repeated_write_after_many_writes_gets_the_first_answer(
     assert client.get(path).json() == newest
 
 
-async def test_concurrent_requests_with_one_key_are_applied_once(serve: Callable[..., ServerProcess]) -> None:
+async def test_concurrent_requests_with_one_key_are_applied_once(serve: Serve) -> None:
     one, two = serve(), serve()
     async with rest_client(one.url) as left, rest_client(two.url) as right:
 
@@ -120,7 +120,7 @@ async def test_concurrent_requests_with_one_key_are_applied_once(serve: Callable
             assert (found["version"], found["content"]) == (6, "a\n")
 
 
-async def test_concurrent_edits_with_if_match_succeed_only_once(serve: Callable[..., ServerProcess]) -> None:
+async def test_concurrent_edits_with_if_match_succeed_only_once(serve: Serve) -> None:
     async with rest_client(serve().url) as rest:
         for number in range(1, 21):
             await rest.post("/notes/", json=note_in())
@@ -195,9 +195,8 @@ def test_idempotency_key_of_visible_ascii_is_accepted(client: TestClient) -> Non
 
 
 def test_repeated_write_in_another_slash_form_gets_the_same_answer(client: TestClient) -> None:
-    assert _response_parts(_write(client, "POST", path="/notes")) == _response_parts(
-        _write(client, "POST", path="/notes/")
-    )
+    first, again = (_response_parts(_write(client, "POST", path=path)) for path in ("/notes", "/notes/"))
+    assert first == again
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
@@ -217,7 +216,7 @@ def test_invalid_request_does_not_consume_its_key(client: TestClient) -> None:
     assert _write(client, "POST").status_code == 201
 
 
-async def test_concurrent_writes_on_two_servers_are_applied_once(serve: Callable[..., ServerProcess]) -> None:
+async def test_concurrent_writes_on_two_servers_are_applied_once(serve: Serve) -> None:
     one, two = serve(), serve()
     async with rest_client(one.url) as left, rest_client(two.url) as right:
         await left.post("/notes/", json=note_in())

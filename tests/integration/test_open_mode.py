@@ -6,11 +6,9 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
-from starlette.testclient import TestClient, WebSocketDenialResponse
-from starlette.websockets import WebSocketDisconnect
+from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.auth import open_mode
@@ -19,19 +17,9 @@ from realtime.auth.startup_checks import HAS_ACCOUNTS
 from realtime.errors import RealtimeError, Unavailable
 from realtime.settings import Settings
 from tests.support.accounts import add_user, parts_of, run, with_accounts
-from tests.support.harness import UNIT, ServerProcess, note_in, refusal
-
-
-def environment_of(settings: Settings) -> dict[str, str]:
-    """Return the environment variables of a server on the database of a test."""
-    assert settings.mongo_url
-    assert settings.redis_url
-    return {
-        "REALTIME_MONGO_URL": settings.mongo_url,
-        "REALTIME_REDIS_URL": settings.redis_url,
-        "REALTIME_DATABASE": settings.database,
-        "REALTIME_PORT": "0",
-    }
+from tests.support.harness import UNIT, note_in, refusal
+from tests.support.http import Serve, read_until_close, refused_handshake
+from tests.support.workers import environment_of
 
 
 class TestDatabaseWithAccounts:
@@ -64,9 +52,7 @@ class TestDatabaseWithAccounts:
         with pytest.raises(RealtimeError, match="the database has accounts"), TestClient(create_app(settings)):
             pass
 
-    def test_database_is_served_with_allow_public_or_accounts(
-        self, settings: Settings, serve: Callable[..., ServerProcess]
-    ) -> None:
+    def test_database_is_served_with_allow_public_or_accounts(self, settings: Settings, serve: Serve) -> None:
         with TestClient(create_app(settings.model_copy(update={"allow_public": True}))) as client:
             assert client.get("/notes/").status_code == 200
         serve(allow_public=True)
@@ -82,16 +68,12 @@ def test_server_stops_serving_when_an_account_is_added_later(
         with client.websocket_connect("/ws") as socket:
             assert socket.receive_json()["type"] == "ready"
             run(client, lambda: add_user(with_accounts(settings)))
-            with pytest.raises(WebSocketDisconnect) as closed:
-                while True:
-                    socket.receive_json()
-            assert closed.value.code == 1012
+            assert read_until_close(socket)[0] == 1012
         for path in ("/notes/", "/notes/1/", "/export", "/changes"):
             answer = client.get(path)
             assert (answer.status_code, HAS_ACCOUNTS in answer.json()["detail"]) == (503, True), path
         assert client.post("/notes/", json=note_in()).status_code == 503
-        with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/ws"):
-            pass
+        refused_handshake(client, "/ws")
         assert client.get("/healthz").status_code == 200
         ready = client.get("/readyz")
         assert ready.status_code == 503
@@ -114,8 +96,7 @@ async def test_requests_are_refused_until_the_check_for_accounts_succeeds(
             monkeypatch.setattr(open_mode, "read", fail)
             for path in ("/notes/", "/changes", "/tags/"):
                 assert client.get(path).status_code == 503
-            with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/ws"):
-                pass
+            refused_handshake(client, "/ws")
             assert client.get("/ping").status_code == 200
 
     await asyncio.to_thread(send_requests)
@@ -142,9 +123,7 @@ class TestProxies:
             for named in (header.lower(), "reALTIME_AUTH=accounts", "REALTIME_ALLOW_PUBLIC=true"):
                 assert named.lower() in answer.json()["detail"].lower()
         for path in ("/ws", "/sync/1"):
-            with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect(path, headers=headers):
-                pass
-            assert refused.value.status_code == 421
+            assert refused_handshake(client, path, **headers).status_code == 421
 
     @pytest.mark.parametrize("changes", [{"allow_public": True}, {"auth": "accounts"}])
     def test_request_through_a_proxy_is_served_with_allow_public_or_accounts(

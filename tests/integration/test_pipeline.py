@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -13,8 +12,7 @@ import httpx
 
 from realtime.embedded.pair import EmbeddedServers
 from tests.support.harness import Replica, ServerProcess, all_notes, eventually, note_in, rest_client
-
-Serve = Callable[..., ServerProcess]
+from tests.support.http import Serve
 
 
 async def _write(url: str, seed: int, writes: int) -> None:
@@ -33,14 +31,6 @@ async def _write(url: str, seed: int, writes: int) -> None:
             else:
                 answer = await rest.delete(f"/notes/{mine.pop(choose.randrange(len(mine)))}/")
             assert answer.is_success, answer.text
-
-
-async def test_write_on_one_server_reaches_clients_of_the_other(shared_servers: list[ServerProcess]) -> None:
-    one, other = shared_servers
-    async with Replica(other.url) as replica, rest_client(one.url) as rest:
-        made = (await rest.post("/notes/", json=note_in("first"))).json()
-        changed = (await rest.put(f"/notes/{made['id']}/", json=note_in("second"))).json()
-        await eventually(lambda: replica.notes[made["id"]] == changed)
 
 
 async def test_replicas_on_two_servers_converge_under_concurrent_writes(shared_servers: list[ServerProcess]) -> None:

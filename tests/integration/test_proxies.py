@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,9 @@ from realtime.api.middleware.addressing import Addressing
 from realtime.api.requests import host_of
 from realtime.settings import Settings
 from tests.support.accounts import HERE, Browser, with_accounts
+from tests.support.files import zipped
 from tests.support.harness import UNIT, ServerProcess, eventually, note_in, rest_client
+from tests.support.http import Serve
 from tests.support.reverse_proxies import DOCUMENTED, NAMES, documented, reverse_proxy
 from tests.support.room_client import Wire
 
@@ -98,18 +97,15 @@ async def _has(rest: httpx.AsyncClient, id: int, content: str) -> None:
 
 async def check_large_import(url: str) -> None:
     """Import more than a proxy accepts by default."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number in range(4):
-            archive.writestr(f"{number}.md", f"# Large {number}\n\n" + "x" * 900_000)
+    packed = zipped({f"{number}.md": f"# Large {number}\n\n" + "x" * 900_000 for number in range(4)})
     async with rest_client(url) as rest:
-        answer = await rest.post("/import", files={"files": ("large.zip", packed.getvalue())}, headers={"Origin": url})
+        answer = await rest.post("/import", files={"files": ("large.zip", packed)}, headers={"Origin": url})
         assert (answer.status_code, answer.json()["imported"]) == (200, 4)
 
 
 class TestRealProxies:
     @pytest.fixture
-    def server(self, serve: Callable[..., ServerProcess]) -> ServerProcess:
+    def server(self, serve: Serve) -> ServerProcess:
         return serve(allow_public=True)
 
     @pytest.mark.parametrize("name", NAMES)
@@ -154,7 +150,7 @@ class TestRealProxies:
     @pytest.mark.parametrize("strips", [True, False])
     @pytest.mark.parametrize("prefix", ["/notes", "/a/deep-path"])
     async def test_path_prefix_is_served_and_used_in_links(
-        self, serve: Callable[..., ServerProcess], tmp_path: Path, prefix: str, strips: bool
+        self, serve: Serve, tmp_path: Path, prefix: str, strips: bool
     ) -> None:
         assert "location /notes/ {" in DOCUMENTED
         server = serve(root_path=prefix, allow_public=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
-from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.errors import QuotaExceeded
@@ -19,33 +20,20 @@ from realtime.notes import quotas
 from realtime.notes.models import StorageUsage, size_of
 from realtime.notes.quotas import Quotas
 from realtime.settings import Settings
-from tests.support.accounts import HERE, Browser, parts_of, run, with_accounts
+from tests.integration.accounts.conftest import ann, bob, browse, database, host, root
+from tests.support.accounts import HERE, Browser, accounts_server, parts_of, run
 from tests.support.harness import Json, eventually, note_in
+from tests.support.http import refused_handshake
 from tests.support.room_client import Text
+
+__all__ = ["ann", "bob", "browse", "database", "host", "root"]
 
 MIB = 1024 * 1024
 NOTES, SIZE = 3, 100_000
 LARGE = "x" * 40_000
+CHANGES = {"user_notes": NOTES, "user_bytes": SIZE, "max_writes_per_second": 1000}
 FIELDS = note_in("title", "description")
 FIELDS_BYTES = len("titledescription")
-
-
-@pytest.fixture(scope="module")
-def host(module_settings: Settings) -> Iterator[TestClient]:
-    """Run a server with small quotas."""
-    settings = with_accounts(module_settings, user_notes=NOTES, user_bytes=SIZE, max_writes_per_second=1000)
-    with TestClient(create_app(settings), base_url=HERE) as client:
-        yield client
-
-
-@pytest.fixture
-def ann(host: TestClient) -> Browser:
-    return Browser(host).sign_up()
-
-
-@pytest.fixture
-def ben(host: TestClient) -> Browser:
-    return Browser(host).sign_up()
 
 
 def make(who: Browser, content: str = "", status: int = 201) -> int:
@@ -63,17 +51,14 @@ def check_refused(answer: Any, limit: str = "0.0953674 MiB") -> None:
 
 def usage_of(host: TestClient, name: str) -> StorageUsage:
     """Return the usage of a user, read from the database."""
-
-    async def read() -> StorageUsage:
-        return await parts_of(host).store.sizes.usage(name)  # type: ignore[no-any-return]  # the services are untyped
-
-    return run(host, read)
+    usage: StorageUsage = run(host, partial(parts_of(host).store.sizes.usage, name))
+    return usage
 
 
-def test_note_quota_counts_the_trash_until_notes_are_purged(host: TestClient, ann: Browser, ben: Browser) -> None:
+def test_note_quota_counts_the_trash_until_notes_are_purged(host: TestClient, ann: Browser, bob: Browser) -> None:
     ids = [make(ann) for _ in range(NOTES)]
     check_refused(ann.post("/notes/", json=FIELDS), "3 notes")
-    make(ben)
+    make(bob)
     assert ann.delete(f"/notes/{ids[0]}/").status_code == 200
     check_refused(ann.post("/notes/", json=FIELDS), "3 notes")  # the trash counts
     assert ann.delete(f"/trash/{ids[0]}/").status_code == 204
@@ -131,17 +116,17 @@ def replace_content(database: Database[Json], who: Browser, note: int, content: 
     return answer
 
 
-def share_with_editor(ann: Browser, ben: Browser, note: int) -> None:
-    shared = {"members": [{"name": ben.name, "role": "editor"}]}
+def share_with_editor(ann: Browser, bob: Browser, note: int) -> None:
+    shared = {"members": [{"name": bob.name, "role": "editor"}]}
     assert ann.put(f"/notes/{note}/access", json=shared).status_code == 200
 
 
 def test_repeated_replacement_of_content_is_limited(
-    ann: Browser, ben: Browser, module_database: Database[Json]
+    ann: Browser, bob: Browser, module_database: Database[Json]
 ) -> None:
     """The history keeps the replaced text, and the owner of a note cannot delete it separately."""
     note = make(ann, "x" * 30_000)
-    share_with_editor(ann, ben, note)
+    share_with_editor(ann, bob, note)
     answers = [replace_content(module_database, ann, note, letter * 30_000) for letter in "abcdef"]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429, 429]
     assert "replaced too much text" in answers[4].json()["detail"]
@@ -149,7 +134,7 @@ def test_repeated_replacement_of_content_is_limited(
     assert ann.patch(f"/notes/{note}/", json={"content": "short"}).status_code == 429
     for answer in (
         ann.patch(f"/notes/{note}/", json={"title": "other"}),
-        replace_content(module_database, ben, note, "y" * 30_000),  # each user has a separate limit
+        replace_content(module_database, bob, note, "y" * 30_000),  # each user has a separate limit
     ):
         assert answer.status_code == 200, answer.text
 
@@ -163,12 +148,12 @@ def test_replacement_limit_counts_short_contents(ann: Browser, module_database: 
 
 
 def test_replacement_limit_counts_typed_text_but_never_refuses_it(
-    host: TestClient, ann: Browser, ben: Browser, module_database: Database[Json]
+    host: TestClient, ann: Browser, bob: Browser, module_database: Database[Json]
 ) -> None:
     note = make(ann)
-    share_with_editor(ann, ben, note)
+    share_with_editor(ann, bob, note)
     text = Text()
-    with ben.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}) as room:
+    with bob.open_room(note) as room:
         room.send_bytes(text.hello())
         while not text.synced:
             answer = text.take(room.receive_bytes())
@@ -180,7 +165,7 @@ def test_replacement_limit_counts_typed_text_but_never_refuses_it(
             path = f"/notes/{note}/"
             asyncio.run(eventually(lambda path=path, content=content: ann.get(path).json()["content"] == content))  # type: ignore[misc]  # the defaults bind the values of this iteration
     asyncio.run(eventually(lambda: module_database.notes.find_one({"_id": note})["recent"] == []))  # type: ignore[index]  # it exists
-    assert ben.patch(f"/notes/{note}/", json={"content": "refused"}).status_code == 429
+    assert bob.patch(f"/notes/{note}/", json={"content": "refused"}).status_code == 429
     assert ann.patch(f"/notes/{note}/", json={"content": "accepted"}).status_code == 200
 
 
@@ -190,27 +175,26 @@ def test_replacement_limit_counts_only_the_changed_text(ann: Browser) -> None:
         assert ann.patch(f"/notes/{note}/", json={"content": "x" * length + "!"}).status_code == 200
 
 
-def test_note_size_counts_for_its_owner_not_the_editor(host: TestClient, ann: Browser, ben: Browser) -> None:
+def test_note_size_counts_for_its_owner_not_the_editor(host: TestClient, ann: Browser, bob: Browser) -> None:
     note = make(ann, LARGE)
-    shared = {"members": [{"name": ben.name, "role": "editor"}]}
-    assert ann.put(f"/notes/{note}/access", json=shared).status_code == 200
-    make(ben, LARGE)
-    make(ben, LARGE)
-    assert ben.patch(f"/notes/{note}/", json={"content": LARGE * 2}).status_code == 200
-    check_refused(ben.patch(f"/notes/{note}/", json={"content": LARGE * 2 + "y" * 30_000}))
-    assert usage_of(host, ben.name).size == 2 * (len(LARGE) + FIELDS_BYTES)
+    share_with_editor(ann, bob, note)
+    make(bob, LARGE)
+    make(bob, LARGE)
+    assert bob.patch(f"/notes/{note}/", json={"content": LARGE * 2}).status_code == 200
+    check_refused(bob.patch(f"/notes/{note}/", json={"content": LARGE * 2 + "y" * 30_000}))
+    assert usage_of(host, bob.name).size == 2 * (len(LARGE) + FIELDS_BYTES)
 
 
-def test_transferred_note_counts_for_the_new_owner(host: TestClient, ann: Browser, ben: Browser) -> None:
-    note, other = make(ann, LARGE), make(ben, LARGE)
-    make(ben, LARGE)
-    check_refused(ann.put(f"/notes/{note}/access", json={"owner": ben.name}))
+def test_transferred_note_counts_for_the_new_owner(host: TestClient, ann: Browser, bob: Browser) -> None:
+    note, other = make(ann, LARGE), make(bob, LARGE)
+    make(bob, LARGE)
+    check_refused(ann.put(f"/notes/{note}/access", json={"owner": bob.name}))
     assert ann.get(f"/notes/{note}/access").json()["owner"] == ann.name
-    ben.delete(f"/notes/{other}/")
-    ben.delete(f"/trash/{other}/")
-    assert ann.put(f"/notes/{note}/access", json={"owner": ben.name}).status_code == 200
+    bob.delete(f"/notes/{other}/")
+    bob.delete(f"/trash/{other}/")
+    assert ann.put(f"/notes/{note}/access", json={"owner": bob.name}).status_code == 200
     assert usage_of(host, ann.name) == StorageUsage(0, 0)
-    assert usage_of(host, ben.name) == StorageUsage(2, 2 * (len(LARGE) + FIELDS_BYTES))
+    assert usage_of(host, bob.name) == StorageUsage(2, 2 * (len(LARGE) + FIELDS_BYTES))
 
 
 def test_import_beyond_the_quota_is_refused(host: TestClient, ann: Browser) -> None:
@@ -235,22 +219,19 @@ def test_repeated_create_at_the_quota_returns_its_response(ann: Browser) -> None
     assert ann.post("/notes/", json=FIELDS, headers=key).json() == first.json()
 
 
-def test_room_refuses_new_writers_when_the_quota_is_reached(host: TestClient, ann: Browser, ben: Browser) -> None:
+def test_room_refuses_new_writers_when_the_quota_is_reached(host: TestClient, ann: Browser, bob: Browser) -> None:
     """Typing in an open room always reaches the note; a new writer is refused before the handshake."""
     note = make(ann, LARGE)
     assert ann.put(f"/notes/{note}/access", json={"public": True}).status_code == 200
-    room, headers = f"ws://127.0.0.1/sync/{note}", {"Origin": HERE}
-    with ann.websocket_connect(room, headers=headers) as open_room:
+    with ann.open_room(note) as open_room:
         open_room.receive_bytes()
         make(ann, "x" * (SIZE - len(LARGE) - 2 * FIELDS_BYTES))
-        with pytest.raises(WebSocketDenialResponse) as denied, ann.websocket_connect(room, headers=headers):
-            pass
-        check_refused(denied.value)
-        with ben.websocket_connect(room, headers=headers) as reader:
+        check_refused(refused_handshake(ann, f"ws://127.0.0.1/sync/{note}", Origin=HERE))
+        with bob.open_room(note) as reader:
             reader.receive_bytes()
     assert ann.get(f"/notes/{note}/").status_code == 200
     assert ann.patch(f"/notes/{note}/", json={"content": "less"}).status_code == 200
-    with ann.websocket_connect(room, headers=headers) as again:
+    with ann.open_room(note) as again:
         again.receive_bytes()
 
 
@@ -262,21 +243,19 @@ def test_open_mode_has_no_quotas(settings: Settings) -> None:
 
 
 def test_quota_of_zero_means_no_limit(settings: Settings) -> None:
-    with TestClient(create_app(with_accounts(settings, user_notes=0, user_bytes=0)), base_url=HERE) as host:
+    with accounts_server(settings, user_notes=0, user_bytes=0) as host:
         ann = Browser(host).sign_up()
         note = make(ann, LARGE)
         assert ann.patch(f"/notes/{note}/", json={"content": LARGE * 3}).status_code == 200
-        with ann.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}) as socket:
+        with ann.open_room(note) as socket:
             socket.receive_bytes()
 
 
 def test_missing_and_wrong_note_sizes_are_repaired(settings: Settings) -> None:
     """Servers of earlier versions store no size, and do not update an existing one."""
-    accounts = with_accounts(settings)
-    assert accounts.mongo_url
-    with MongoClient[Json](accounts.mongo_url) as mongo:
-        notes = mongo[accounts.database].notes
-        with TestClient(create_app(accounts), base_url=HERE) as host:
+    with MongoClient[Json](settings.mongo_url) as mongo:
+        notes = mongo[settings.database].notes
+        with accounts_server(settings) as host:
             ann = Browser(host).sign_up()
             ids = [make(ann, "\N{GREEK SMALL LETTER ALPHA}" * 100) for _ in range(3)]
             right = StorageUsage(3, 3 * (200 + FIELDS_BYTES))
@@ -287,22 +266,20 @@ def test_missing_and_wrong_note_sizes_are_repaired(settings: Settings) -> None:
             assert run(host, parts_of(host).store.sizes.repair) == 2
             assert usage_of(host, ann.name) == right
             notes.update_one({"_id": ids[1]}, {"$unset": {"size": True}})
-        with TestClient(create_app(accounts), base_url=HERE) as host:
+        with accounts_server(settings) as host:
             assert host.get("/readyz").status_code == 200
             assert host.get("/notes/").status_code == 200  # waits until the database is prepared
             assert usage_of(host, ann.name) == right
 
 
-def test_usage_query_reads_only_the_index(host: TestClient, ann: Browser, module_settings: Settings) -> None:
+def test_usage_query_reads_only_the_index(ann: Browser, database: Database[Json]) -> None:
     make(ann, LARGE)
-    assert module_settings.mongo_url
     pipeline = [
         {"$match": {"access.owner": ann.name, "size": {"$gt": 0}}},
         {"$group": {"_id": None, "size": {"$sum": "$size"}}},
     ]
-    with MongoClient[Json](module_settings.mongo_url) as mongo:
-        command = {"aggregate": "notes", "pipeline": pipeline, "cursor": {}, "hint": "owned_sizes"}
-        plan = mongo[module_settings.database].command("explain", command, verbosity="executionStats")
+    command = {"aggregate": "notes", "pipeline": pipeline, "cursor": {}, "hint": "owned_sizes"}
+    plan = database.command("explain", command, verbosity="executionStats")
     assert '"totalDocsExamined": 0' in json.dumps(plan, default=str)
 
 

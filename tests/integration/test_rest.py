@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
+from pymongo.database import Database
 from starlette.testclient import TestClient
 
 from realtime import create_app
 from realtime.settings import MIB, Settings
-from tests.support.harness import UNIT, Json, ServerProcess, all_notes, create_note, note_in
+from tests.support.harness import Json, ServerProcess, all_notes, create_note, note_in
+from tests.support.http import pages_of
+from tests.support.websocket import sent_request
 
 ANY_NOTE = ["GET", "PUT", "PATCH", "DELETE"]
 WRITES = ["PUT", "PATCH", "DELETE"]
@@ -40,16 +40,6 @@ def _call(client: TestClient, method: str, path: str, **headers: str) -> Any:
     return client.request(
         method, path, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
-
-
-def _walk(client: TestClient, path: str) -> Iterator[list[Json]]:
-    """Yield the pages of a list, requesting each when it is needed."""
-    following: str | None = path
-    while following:
-        answer = client.get(following)
-        assert answer.status_code == 200, answer.text
-        yield answer.json()
-        following = answer.links.get("next", {}).get("url")
 
 
 def test_created_notes_are_numbered_from_one(client: TestClient) -> None:
@@ -209,15 +199,9 @@ def test_body_is_limited_to_one_mebibyte(client: TestClient) -> None:
 
 async def _response_head(server: ServerProcess, head: str, body: bytes) -> bytes:
     """Return the head of the response to a request whose body never ends."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    try:
-        writer.write(
-            f"POST /notes/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode() + body
-        )
-        async with asyncio.timeout(5 * UNIT):
-            return await reader.readuntil(b"\r\n\r\n")
-    finally:
-        writer.close()
+    request = f"POST /notes/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode() + body
+    async with sent_request(server.port, request) as (reader, _):
+        return await reader.readuntil(b"\r\n\r\n")
 
 
 async def test_too_large_body_is_refused_before_it_is_received(shared_servers: list[ServerProcess]) -> None:
@@ -289,7 +273,7 @@ def test_delete_returns_the_last_state_of_the_note(shared: TestClient) -> None:
     for method in ANY_NOTE:
         gone = _call(shared, method, path)
         assert (gone.status_code, gone.json()) == (404, NOT_FOUND), method
-    assert note.json()["id"] not in [note["id"] for page in _walk(shared, "/notes/?limit=1000") for note in page]
+    assert note.json()["id"] not in [note["id"] for page in pages_of(shared, "/notes/?limit=1000") for note in page]
     assert _path(create_note(shared)) != path
 
 
@@ -334,58 +318,19 @@ def test_if_none_match_returns_304_for_the_current_version(
     assert answer.content == b"" if status == 304 else answer.json() == unchanged_note
 
 
-def test_pages_neither_skip_nor_repeat_notes_during_changes(client: TestClient) -> None:
-    for number in range(12):
-        create_note(client, f"note {number}")
-    pages = []
-    for page in _walk(client, "/notes/?limit=3"):
-        pages.append([note["id"] for note in page])
-        client.delete(f"/notes/{page[-1]['id']}/")
-        client.delete(f"/notes/{page[-1]['id'] + 2}/")
-        if len(pages) < 3:
-            create_note(client, "latecomer")
-    assert pages == [[1, 2, 3], [4, 6, 7], [8, 10, 11], [12, 14]]
-
-
 @pytest.mark.parametrize(("notes", "limit", "pages"), [(0, 2, [0]), (2, 2, [2]), (3, 2, [2, 1]), (4, 2, [2, 2])])
 def test_last_page_has_no_next_link(client: TestClient, notes: int, limit: int, pages: list[int]) -> None:
     for _ in range(notes):
         create_note(client)
-    assert [len(page) for page in _walk(client, f"/notes?limit={limit}")] == pages
+    assert [len(page) for page in pages_of(client, f"/notes?limit={limit}")] == pages
 
 
-def test_list_page_has_100_notes_by_default(client: TestClient, settings: Settings) -> None:
+def test_list_page_has_100_notes_by_default(client: TestClient, database: Database[Json]) -> None:
     create_note(client)
-    with MongoClient[Json](settings.mongo_url) as mongo:
-        notes = mongo[settings.database].notes
-        note = notes.find_one() or {}
-        notes.insert_many([{**note, "_id": number} for number in range(2, 102)])
-    assert [len(page) for page in _walk(client, "/notes/")] == [100, 1]
-    assert [len(page) for page in _walk(client, "/notes/?limit=1000")] == [101]
-
-
-def test_list_page_ends_early_with_large_notes(client: TestClient) -> None:
-    content = "🦜" * (MIB // 4 - 1000)
-    notes = [create_note(client, content=content) for _ in range(12)]
-    sizes, ids = [], []
-    for page in _walk(client, "/notes/"):
-        sizes.append(sum(len(note["content"].encode()) for note in page))
-        ids += [note["id"] for note in page]
-    assert ids == [note["id"] for note in notes]
-    assert max(sizes) <= 9 * MIB
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        *("limit=0", "limit=1001", "limit=-1", "limit=many", "limit=", "limit=1&limit=x"),
-        *("after=", "after=-1", "after=xyz", "after=123456789abcdef", "after=%00", "after=1%0a"),
-        *("page=1", "color=red", "%ff=1", "Limit=1"),
-    ],
-)
-def test_malformed_list_query_returns_422(shared: TestClient, query: str) -> None:
-    answer = shared.get(f"/notes/?{query}")
-    assert (answer.status_code, answer.json()["detail"][0]["loc"][0]) == (422, "query")
+    note = database.notes.find_one() or {}
+    database.notes.insert_many([{**note, "_id": number} for number in range(2, 102)])
+    assert [len(page) for page in pages_of(client, "/notes/")] == [100, 1]
+    assert [len(page) for page in pages_of(client, "/notes/?limit=1000")] == [101]
 
 
 def test_resume_from_a_list_cursor_misses_no_change(client: TestClient) -> None:

@@ -63,11 +63,8 @@ def test_snippet_marks_matches_in_escaped_text(query: str, text: str, expected: 
     assert snippet(query, text) == expected
 
 
-def test_snippet_is_from_the_first_matching_text() -> None:
+def test_snippet_is_from_the_first_matching_text_or_the_start() -> None:
     assert snippet("milk", "no", "the milk", "milk too") == "the <mark>milk</mark>"
-
-
-def test_snippet_without_a_match_is_the_start_of_the_text() -> None:
     assert snippet("milk", "", "some text", "more") == "some text"
     assert snippet("milk", LONG) == LONG[:MAX_SNIPPET_CHARACTERS] + "…"
     assert snippet("milk", "", "") == snippet("milk") == ""

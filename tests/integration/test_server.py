@@ -9,25 +9,21 @@ import os
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import Any, cast
 
 import httpx
 import psutil
 import pytest
-import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
 from realtime.server.serve import address, listen
 from realtime.websocket.connection import drop
-from realtime.websocket.handshake import Handshake
-from realtime.websocket.http_protocol import HttpProtocol
-from tests.support.harness import UNIT, Replica, ServerProcess, eventually, note_in, rest_client
-
-Serve = Callable[..., ServerProcess]
+from tests.support.harness import Replica, ServerProcess, eventually, note_in, rest_client
+from tests.support.http import Serve, printed_lines, wait_for_close
 
 MIB = 1024 * 1024
 STREAMS = 600  # enough that closing them all takes a while
@@ -81,11 +77,7 @@ async def test_drain_finishes_pending_requests_and_closes_clients(server: Server
 
         ready = await eventually(lambda: _unready(server.url))
         assert ready["checks"]["accepting"] == {"ok": False}
-        with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                await ws.recv()
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1012
+        assert await wait_for_close(ws) == 1012
         for reader, _ in streams:
             assert (await reader.read()).endswith(b"0\r\n\r\n")
         answer = await poll
@@ -109,11 +101,8 @@ async def _unready(url: str) -> Any:
 
 
 async def test_server_prints_its_addresses_and_stops_at_ctrl_c(server: ServerProcess) -> None:
-    assert server.process is not None
-    assert server.process.stdout is not None
-    assert server.process.stdout.readline().decode() == f"Docs  {server.url}/docs\n"
-    assert server.process.stdout.readline().decode() == f"Feed  {server.ws}\n"
-    server.process.send_signal(signal.SIGINT)
+    assert printed_lines(server, 2) == [f"Docs  {server.url}/docs\n", f"Feed  {server.ws}\n"]
+    os.kill(server.pid, signal.SIGINT)
     assert server.wait(within=3) == 0
     assert "Traceback" not in server.log()
 
@@ -171,31 +160,6 @@ def _client_ports(server: ServerProcess) -> set[int]:
     return {one.raddr.port for one in connections if one.status != psutil.CONN_LISTEN}
 
 
-async def test_client_without_pongs_is_closed_with_a_separate_code() -> None:
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        ended.append(await receive())
-
-    ended: list[Any] = []
-    config = uvicorn.Config(
-        application, http=HttpProtocol, ws=Handshake, ws_ping_interval=0.1, lifespan="off", log_config=None
-    )
-    server = uvicorn.Server(config)
-    with closing(listen("127.0.0.1", 0)) as listener:
-        running = asyncio.create_task(server.serve([listener]))
-        await eventually(lambda: server.started)
-        async with open_connection(listener.getsockname()[1], "/ws") as (reader, _), asyncio.timeout(5 * UNIT):
-            assert await status(reader) == 101
-            frames = await reader.read()
-        server.should_exit = True
-        await running
-    assert frames[:2] == b"\x89\x00"  # a ping
-    assert frames[2:6] == b"\x88\x09" + (4012).to_bytes(2)
-    assert frames[6:] == b"no pong"
-    assert [message["type"] for message in ended] == ["websocket.disconnect"]
-
-
 async def test_dropped_connection_discards_data_for_a_stalled_client() -> None:
     """A plain abort would keep pending data in the kernel until the client disconnects."""
     transports: list[asyncio.Transport] = []
@@ -233,23 +197,6 @@ def test_second_server_on_a_port_fails_to_listen() -> None:
         port = first.getsockname()[1]
         with pytest.raises(OSError, match=rf"^cannot listen on 127\.0\.0\.1 port {port}: Address already in use$"):
             listen("127.0.0.1", port).close()
-
-
-async def test_invalid_handshake_request_returns_400(shared_servers: list[ServerProcess]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", shared_servers[0].port)
-    path = "/ws?notes=" + ",".join(map(str, range(1, 9000)))
-    lines = (
-        f"GET {path} HTTP/1.1",
-        "Host: x",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    )
-    writer.write("\r\n".join([*lines, "", ""]).encode())
-    async with asyncio.timeout(5 * UNIT):
-        assert (await reader.read()).startswith(b"HTTP/1.1 400")
-    writer.close()
 
 
 async def test_refused_handshake_is_not_logged(shared_servers: list[ServerProcess]) -> None:

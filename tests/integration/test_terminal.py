@@ -8,18 +8,20 @@ import resource
 import subprocess
 import sys
 import tempfile
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import IO
 
 import pytest
 from typer.testing import CliRunner
 
 from realtime.cli.main import app
 from realtime.cli.terminal import printable
+from tests.support.files import zipped
 from tests.support.harness import UNIT, ServerProcess, eventually, note_in, rest_client
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -51,6 +53,27 @@ def _run(
     )
     assert b"Traceback" not in (ended.stderr or b"") + (ended.stdout or b"")
     return ended
+
+
+def _target(folder: Path, command: str) -> list[Argument]:
+    """Create a file to import, and return the arguments of a command."""
+    (folder / "a.md").write_text("# Note")
+    targets: dict[str, list[Argument]] = {"export": [folder / "a.zip"], "import": [folder / "a.md"], "watch": []}
+    return [command, *targets[command]]
+
+
+@contextmanager
+def _watching(server: ServerProcess, **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Run ``realtime watch`` until it is connected, and yield the process and its standard output."""
+    command = [sys.executable, "-m", "realtime", "watch", "--url", server.url]
+    environment = {**os.environ, **environment}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(b"ready ")
+            yield process, process.stdout
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -94,8 +117,7 @@ def test_unusual_files_are_imported_or_skipped_with_a_reason(
 def test_unusual_files_named_as_arguments_are_imported_or_skipped(
     server: ServerProcess, unusual_files: Path, tmp_path: Path
 ) -> None:
-    with zipfile.ZipFile(tmp_path / "notes.zip", "w") as archive:
-        archive.writestr("packed.md", "# Packed")
+    (tmp_path / "notes.zip").write_bytes(zipped({"packed.md": "# Packed"}))
     (tmp_path / "broken.zip").write_bytes(b"no archive")
     arguments: list[Argument] = [
         unusual_files / "missing.md",
@@ -153,13 +175,8 @@ def test_export_and_import_on_localhost_ignore_proxy_settings(
 
 @pytest.mark.parametrize("environment", BROKEN_PROXIES, ids=str)
 async def test_watch_on_localhost_ignores_proxy_settings(server: ServerProcess, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "realtime", "watch", "--url", server.url]
-    with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith(b"ready ")
-        finally:
-            process.kill()
+    with _watching(server, **environment):
+        pass
 
 
 @pytest.mark.parametrize("environment", BROKEN_PROXIES[:3], ids=str)
@@ -167,9 +184,7 @@ async def test_watch_on_localhost_ignores_proxy_settings(server: ServerProcess, 
 def test_invalid_proxy_setting_is_reported(tmp_path: Path, command: str, environment: dict[str, str]) -> None:
     if command == "watch" and "https_proxy" not in environment:
         environment = {"https_proxy": environment["all_proxy"]}
-    (tmp_path / "a.md").write_text("# Note")
-    target: Sequence[Argument] = {"export": [tmp_path / "a.zip"], "import": [tmp_path / "a.md"], "watch": []}[command]
-    ended = _run([command, *target, "--url", "https://notes.invalid"], environment)
+    ended = _run([*_target(tmp_path, command), "--url", "https://notes.invalid"], environment)
     assert (ended.returncode, ended.stdout) == (1, b"")
     assert ended.stderr.startswith(b"realtime: the proxy settings of the environment cannot be used: ")
     assert len(ended.stderr.splitlines()) == 1
@@ -189,9 +204,7 @@ def test_invalid_proxy_setting_is_reported(tmp_path: Path, command: str, environ
 )
 @pytest.mark.parametrize("command", ["export", "import", "watch"])
 def test_invalid_address_is_reported(tmp_path: Path, command: str, url: str) -> None:
-    (tmp_path / "a.md").write_text("# Note")
-    target: Sequence[Argument] = {"export": [tmp_path / "a.zip"], "import": [tmp_path / "a.md"], "watch": []}[command]
-    ended = _run([command, *target, "--url", url])
+    ended = _run([*_target(tmp_path, command), "--url", url])
     assert (ended.returncode, ended.stdout) == (1, b"")
     assert ended.stderr.startswith(b"realtime: ")
 
@@ -230,13 +243,11 @@ class _OtherServer(BaseHTTPRequestHandler):
 @pytest.mark.parametrize("command", ["export", "import"])
 def test_response_of_another_server_is_reported(tmp_path: Path, command: str, answer: bytes) -> None:
     handler = type("Handler", (_OtherServer,), {"answer": answer})
-    (tmp_path / "a.md").write_text("# Note")
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.handle_request)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
-        target = {"export": tmp_path / "a.zip", "import": tmp_path / "a.md"}[command]
-        ended = CliRunner().invoke(app, [command, str(target), "--url", url])
+        ended = CliRunner().invoke(app, [*map(str, _target(tmp_path, command)), "--url", url])
         thread.join()
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr.startswith("realtime: ")
@@ -261,17 +272,10 @@ def test_output_works_on_a_terminal_without_unicode(environment: dict[str, str],
 
 
 async def test_watch_replaces_characters_that_the_terminal_cannot_print(server: ServerProcess) -> None:
-    command = [sys.executable, "-m", "realtime", "watch", "--url", server.url]
-    environment = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "latin-1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith(b"ready ")
-            async with rest_client(server.url) as rest:
-                await rest.post("/notes/", json=note_in("Größe \u65e5\u672c", "for all"))
-            assert process.stdout.readline() == "created  #1 v1  Größe ?? ? for all\n".encode("latin-1")
-        finally:
-            process.kill()
+    with _watching(server, PYTHONUNBUFFERED="1", PYTHONIOENCODING="latin-1") as (_, output):
+        async with rest_client(server.url) as rest:
+            await rest.post("/notes/", json=note_in("Größe \u65e5\u672c", "for all"))
+        assert output.readline() == "created  #1 v1  Größe ?? ? for all\n".encode("latin-1")
 
 
 @pytest.mark.parametrize("shell", [">&-", "2>&-", ">&- 2>&-", ">&- 2>&- <&-"])
@@ -300,24 +304,18 @@ def test_output_that_cannot_be_written_is_reported(server: ServerProcess, tmp_pa
 
 
 async def test_watch_ends_when_its_output_is_closed(server: ServerProcess) -> None:
-    command = [sys.executable, "-m", "realtime", "watch", "--url", server.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            assert process.stdout.readline().startswith(b"ready ")
-            process.stdout.close()
-            async with rest_client(server.url) as rest:
+    with _watching(server) as (process, output):
+        output.close()
+        async with rest_client(server.url) as rest:
 
-                async def ended() -> bool:
-                    await rest.post("/notes/", json=note_in())
-                    return process.poll() is not None
+            async def ended() -> bool:
+                await rest.post("/notes/", json=note_in())
+                return process.poll() is not None
 
-                await eventually(ended, 20)
-            assert process.returncode == 1
-            assert process.stderr.read() == b""
-        finally:
-            process.kill()
+            await eventually(ended, 20)
+        assert process.returncode == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import secrets
 import socket
 import tracemalloc
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,18 @@ import httpx
 import psutil
 import pytest
 from pymongo import MongoClient
+from pymongo.database import Database
 from starlette.testclient import TestClient
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from realtime import create_app
 from realtime.cli.main import app
 from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
 from realtime.transfer import bundle
+from tests.support.files import UNUSUAL_TEXTS, zipped
 from tests.support.harness import UNIT, Json, ServerProcess, eventually, note_in, rest_client
+from tests.support.http import Serve
 
 NDJSON = {"Accept": "application/x-ndjson"}
 NOTES = [
@@ -33,39 +36,6 @@ NOTES = [
     note_in("---", "null", content="---\ntitle: no front matter of ours\n---\r\n\r\nends without a line feed"),
     note_in("yes", "2026-01-01", content="\ufeff\u2028 🦜 \x01", tags=["no", "1.5", "- x", "#", "{a}"]),
     note_in("'quoted\" \\ : #", "tab\tand\nline", content="x" * 100_000),
-]
-UNUSUAL_TEXTS = [
-    *(
-        "yes",
-        "null",
-        "NULL",
-        "~~~",
-        "2024-01-01",
-        "012",
-        "<<<",
-        "- x",
-        "#x #",
-        "{a}",
-        "[a]",
-        "a: b",
-        "a #b",
-        "'a'",
-        '"a"',
-    ),
-    *(
-        "*a ",
-        "!!str a",
-        "|  ",
-        "---",
-        "a\n---\nb",
-        "\r\n---\r\n",
-        "a\rb",
-        "   ",
-        "\ufeffab",
-        "\x01\x7f\x9f",
-        "🦜🦜🦜",
-        "x" * 50,
-    ),
 ]
 
 
@@ -77,14 +47,6 @@ def other(embedded: EmbeddedServers) -> Iterator[TestClient]:
         yield client
     with MongoClient[Json](embedded.mongo_url) as mongo:
         mongo.drop_database("test-other")
-
-
-def _zip(**files: str | bytes) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name.replace("__", "/") + ".md", data)
-    return packed.getvalue()
 
 
 def _import(client: TestClient, *files: tuple[str, bytes], query: str = "", **headers: str) -> Any:
@@ -167,7 +129,7 @@ def test_export_of_imported_notes_is_the_same(client: TestClient, other: TestCli
 
 
 def test_export_after_import_with_kept_ids_is_identical(client: TestClient, other: TestClient) -> None:
-    for number, text in enumerate(UNUSUAL_TEXTS):
+    for number, text in enumerate([*UNUSUAL_TEXTS, "x" * 50]):
         client.post("/notes/", json=note_in(text, text, content=f"{text}\n{text}", tags=[text, f"{number}"]))
         if number % 7 == 0:
             client.delete(f"/notes/{number + 1}/")
@@ -184,30 +146,24 @@ def test_export_after_import_with_kept_ids_is_identical(client: TestClient, othe
 
 
 def test_report_of_many_skipped_files_uses_little_memory(client: TestClient) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("a.md", "# Note")
-        for number in range(20_000):
-            archive.writestr(f"{'folder/' * 20}{number}.png", b"")
+    packed = zipped({"a.md": "# Note", **{f"{'folder/' * 20}{number}.png": b"" for number in range(20_000)}})
     tracemalloc.start()
     try:
-        found = bundle.check([("a.zip", packed)], keep_ids=False, keep_dates=True)
+        found = bundle.check([("a.zip", io.BytesIO(packed))], keep_ids=False, keep_dates=True)
         held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert (found.count, len(found.skipped)) == (1, 20_000)
     assert held < 20_000 * 600
     assert peak < 20_000 * 2000
-    answer = _import(client, ("a.zip", packed.getvalue())).json()
+    answer = _import(client, ("a.zip", packed)).json()
     assert (answer["imported"], len(answer["skipped"])) == (1, 20_000)
     assert answer["skipped"][-1]["file"].endswith("/19999.png")
 
 
 def test_long_file_names_are_shortened_in_the_report(client: TestClient) -> None:
     name = f"{'folder/' * 100}a.md"
-    answer = _import(
-        client, ("a.zip", _zip(good="# Good", **{name.removesuffix(".md"): "\x89PNG\0".encode("latin-1")}))
-    ).json()
+    answer = _import(client, ("a.zip", zipped({"good.md": "# Good", name: "\x89PNG\0".encode("latin-1")}))).json()
     (remark,) = answer["skipped"]
     assert len(remark["file"]) == 200
     assert remark["file"].endswith("folder/a.md")
@@ -226,7 +182,7 @@ def test_imported_note_has_a_revision_and_an_event(client: TestClient) -> None:
 
 def test_import_keeps_ids_only_on_request(client: TestClient) -> None:
     client.post("/notes/", json=note_in())
-    export = _zip(a="---\nid: 7\n---\n# Seven", b="---\nid: 5\n---\n# Five!")
+    export = zipped({"a.md": "---\nid: 7\n---\n# Seven", "b.md": "---\nid: 5\n---\n# Five!"})
     assert _import(client, ("a.zip", export)).json()["ids"] == [2, 3]
     assert _import(client, ("a.zip", export), query="?keep_ids=true").json()["ids"] == [7, 5]
     assert client.get("/notes/5/").json()["title"] == "Five!"
@@ -252,8 +208,8 @@ def test_import_with_used_ids_returns_409_and_writes_nothing(client: TestClient)
     client.delete("/notes/3/")
     client.delete("/trash/3/")
     before = _state(client)
-    files = {f"n{id}": f"---\nid: {id}\n---\n# Note {id}" for id in (9, 1, 2, 3)}
-    answer = _import(client, ("a.zip", _zip(**files)), query="?keep_ids=true")
+    files = {f"n{id}.md": f"---\nid: {id}\n---\n# Note {id}" for id in (9, 1, 2, 3)}
+    answer = _import(client, ("a.zip", zipped(files)), query="?keep_ids=true")
     assert (answer.status_code, answer.json()["ids"]) == (409, [1, 2, 3])
     assert _state(client) == before
 
@@ -271,11 +227,11 @@ def test_import_with_used_ids_returns_409_and_writes_nothing(client: TestClient)
 )
 def test_imported_file_without_a_valid_id_gets_the_next_id(client: TestClient, front_matter: str, reason: str) -> None:
     files = {
-        "a": "---\nid: 4\n---\n# First",
-        "b": f"---\n{front_matter}\n---\n# Second",
-        "c": "---\nid: 9\n---\n# Third",
+        "a.md": "---\nid: 4\n---\n# First",
+        "b.md": f"---\n{front_matter}\n---\n# Second",
+        "c.md": "---\nid: 9\n---\n# Third",
     }
-    file = ("a.zip", _zip(**files))
+    file = ("a.zip", zipped(files))
     answer = _import(client, file, query="?keep_ids=true", Idempotency_Key="key")
     assert answer.json() == {
         "imported": 3,
@@ -295,7 +251,7 @@ INVALID_FILES: dict[str, list[tuple[str, bytes]]] = {
     "broken zip": [("a.zip", b"PK\x03\x04" + b"\0" * 100)],
     "not a zip": [("a.zip", b"no zip at all")],
     "empty zip": [("a.zip", b"PK\x05\x06" + b"\0" * 18)],
-    "outside path": [("a.zip", _zip(**{"..__x": "# Hello"}))],
+    "outside path": [("a.zip", zipped({"../x.md": "# Hello"}))],
     "many files": [(f"{number}.txt", b"text") for number in range(20)],
 }
 
@@ -315,7 +271,7 @@ def test_import_of_invalid_files_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("files", INVALID_FILES.values(), ids=INVALID_FILES)
 def test_invalid_files_are_skipped_and_others_are_imported(client: TestClient, files: list[tuple[str, bytes]]) -> None:
-    answer = _import(client, ("first.md", b"# First"), *files, ("last.zip", _zip(last="# Last"))).json()
+    answer = _import(client, ("first.md", b"# First"), *files, ("last.zip", zipped({"last.md": "# Last"}))).json()
     assert (answer["imported"], answer["ids"], answer["changed"]) == (2, [1, 2], [])
     assert len(answer["skipped"]) == len(files)
     assert all(remark["file"] and remark["reason"] for remark in answer["skipped"])
@@ -345,18 +301,17 @@ def test_import_has_a_separate_body_limit(settings: Settings) -> None:
 
 
 def test_import_report_lists_every_skipped_or_changed_file(client: TestClient) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name in ("a.md", "image.png", "folder/", "__MACOSX/._a.md", "folder/B.MARKDOWN", "files/backup.zip"):
-            archive.writestr(name, b"# Title")
-        archive.writestr(".trash/old.md", b"# Thrown away")
-        archive.writestr("Meeting 10:30.md", b"no heading")
-        archive.writestr("old.md", "# Größe".encode("cp1252"))
-        archive.writestr("wide.md", "\ufeff# Größe".encode("utf-16-le"))
-        archive.writestr("long.md", f"---\ntitle: {'long ' * 20}\n---\ntext")
-        for number in range(150):
-            archive.writestr(f"{number}.png", b"\x89PNG")
-    answer = _import(client, ("a.zip", packed.getvalue())).json()
+    named = ("a.md", "image.png", "folder/", "__MACOSX/._a.md", "folder/B.MARKDOWN", "files/backup.zip")
+    files = {
+        **dict.fromkeys(named, b"# Title"),
+        ".trash/old.md": b"# Thrown away",
+        "Meeting 10:30.md": b"no heading",
+        "old.md": "# Größe".encode("cp1252"),
+        "wide.md": "\ufeff# Größe".encode("utf-16-le"),
+        "long.md": f"---\ntitle: {'long ' * 20}\n---\ntext".encode(),
+        **{f"{number}.png": b"\x89PNG" for number in range(150)},
+    }
+    answer = _import(client, ("a.zip", zipped(files))).json()
     assert answer["imported"] == 6
     assert {remark["file"]: remark["reason"] for remark in answer["skipped"]} == {
         "image.png": "is not a Markdown file (.md)",
@@ -373,36 +328,9 @@ def test_import_report_lists_every_skipped_or_changed_file(client: TestClient) -
     assert [note["title"] for note in _state(client)][2:5] == ["Meeting 10:30", "Größe", "Größe"]
 
 
-@pytest.mark.parametrize(
-    ("text", "title", "tags", "created"),
-    [
-        ("---\nid: 20240304050607\ntags:\n---\n# A heading\n", "A heading", [], None),
-        ("---\nid: 77\ntitle: A week\ntags: home, garden\n---\nwords", "A week", ["home", "garden"], None),
-        (f"---\nid: 20240304\ntitle: {'Everything that happened in the summer, and later'}.\n---\nwords", "", [], None),
-        ("---\nid: 20240304\ntitle: A week\ncreated: 2024-03-04\n---\n[[20240305]]\n", "A week", [], "2024-03-04"),
-        ("---\nTitle: In capitals\nTags: [b, a]\n---\nwords", "In capitals", ["b", "a"], None),
-        ("---\ntitle: A plan: and a colon\n---\nwords", "A plan: and a colon", [], None),
-    ],
-)
-def test_front_matter_of_other_programs_is_imported(
-    client: TestClient, text: str, title: str, tags: list[str], created: str | None
-) -> None:
-    answer = _import(client, ("a.md", text.encode())).json()
-    note = client.get("/notes/1/").json()
-    assert note["title"] == (title or "Everything that happened in the summer, and later.")
-    assert note["tags"] == tags
-    assert note["content"] in (text, "words")
-    assert text.endswith(note["content"])
-    assert created is None or note["created_date"] == f"{created}T00:00:00.000Z"
-    assert answer["skipped"] == []
-
-
 @pytest.mark.parametrize("name", ["._a.md", ".a.md", ".trash/a.md", "__MACOSX/a.md", "a.png"])
 def test_file_is_skipped_alone_or_in_an_archive(client: TestClient, name: str) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr(name, "# Note")
-    for file in ((name, b"# Note"), ("a.zip", packed.getvalue())):
+    for file in ((name, b"# Note"), ("a.zip", zipped({name: "# Note"}))):
         skipped = _import(client, file, ("good.md", b"# Good")).json()["skipped"]
         assert [remark["file"] for remark in skipped] == [name]
 
@@ -424,32 +352,21 @@ def test_import_preserves_dates(client: TestClient) -> None:
     assert [note["id"] for note in client.get("/notes/?sort=created").json()] == [2, 1]
 
 
-def test_import_above_the_unpacked_size_limit_writes_nothing(client: TestClient) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for number in range(130):
-            archive.writestr(f"{number}.md", b" " * 2**22)
-    answer = _import(client, ("good.md", b"# Good"), ("a.zip", packed.getvalue()))
-    assert answer.status_code == 422
-    assert answer.json()["detail"] == "files: more than 536870912 bytes after unpacking. Split the import"
-    assert _state(client) == []
-
-
-def test_too_many_files_across_archives_are_refused(client: TestClient) -> None:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number in range(50_001):
-            archive.writestr(f"{number}.png", b"")
-    file = ("a.zip", packed.getvalue())
-    answer = _import(client, ("good.md", b"# Good"), file, file)
-    assert answer.status_code == 422
-    assert answer.json()["detail"] == "files: more than 100000 files in one import. Split the import"
-    assert _state(client) == []
+def test_import_above_its_limits_writes_nothing(client: TestClient) -> None:
+    large = zipped({f"{number}.md": b" " * 2**22 for number in range(130)}, zipfile.ZIP_DEFLATED)
+    many = zipped({f"{number}.png": b"" for number in range(50_001)})
+    for archives, limit in (
+        ([large], "more than 536870912 bytes after unpacking"),
+        ([many, many], "more than 100000 files in one import"),
+    ):
+        answer = _import(client, ("good.md", b"# Good"), *(("a.zip", archive) for archive in archives))
+        assert (answer.status_code, answer.json()["detail"]) == (422, f"files: {limit}. Split the import")
+        assert _state(client) == []
 
 
 def test_import_reports_its_progress_as_ndjson(client: TestClient) -> None:
-    files = {f"n{number:02}": f"# Note {number}" for number in range(40)}
-    answer = _import(client, ("a.zip", _zip(**files)), **NDJSON)
+    files = {f"n{number:02}.md": f"# Note {number}" for number in range(40)}
+    answer = _import(client, ("a.zip", zipped(files)), **NDJSON)
     assert answer.headers["Content-Type"] == "application/x-ndjson"
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert lines[:-1] == [{"imported": done, "of": 40} for done in (16, 32, 40)]
@@ -465,11 +382,10 @@ def test_refused_import_with_progress_returns_an_error_status(client: TestClient
 
 
 @pytest.mark.parametrize("query", ["", "?keep_ids=true"])
-def test_repeated_import_creates_only_missing_notes(client: TestClient, settings: Settings, query: str) -> None:
-    file = ("a.zip", _zip(**{f"n{id}": f"---\nid: {id}\n---\n# Note {id}" for id in range(11, 16)}))
+def test_repeated_import_creates_only_missing_notes(client: TestClient, database: Database[Json], query: str) -> None:
+    file = ("a.zip", zipped({f"n{id}.md": f"---\nid: {id}\n---\n# Note {id}" for id in range(11, 16)}))
     first = _import(client, file, query=query, Idempotency_Key="key").json()
-    with MongoClient[Json](settings.mongo_url) as mongo:  # as if the server had been killed halfway
-        mongo[settings.database].notes.delete_many({"_id": {"$in": first["ids"][3:]}})
+    database.notes.delete_many({"_id": {"$in": first["ids"][3:]}})  # as if the server had been killed halfway
     second = _import(client, file, query=query, Idempotency_Key="key").json()
     assert second["imported"] == 5
     assert second["ids"][:3] == first["ids"][:3]
@@ -479,17 +395,14 @@ def test_repeated_import_creates_only_missing_notes(client: TestClient, settings
 
 
 async def test_export_memory_does_not_grow_with_the_number_of_notes(
-    serve: Callable[..., ServerProcess], settings: Settings
+    server: ServerProcess, database: Database[Json]
 ) -> None:
-    server = serve()
-    with MongoClient[Json](settings.mongo_url) as mongo:
-        notes = mongo[settings.database].notes
-        httpx.post(f"{server.url}/notes/", json=note_in(content="words " * 10_000)).raise_for_status()
-        note = notes.find_one() or {}
-        peaks = []
-        for first, last, times in ((2, 300, 8), (300, 2000, 2)):  # each thread keeps some of the memory it used
-            notes.insert_many([{**note, "_id": id} for id in range(first, last)])
-            peaks.append(max(_peak(server) for _ in range(times)))
+    httpx.post(f"{server.url}/notes/", json=note_in(content="words " * 10_000)).raise_for_status()
+    note = database.notes.find_one() or {}
+    peaks = []
+    for first, last, times in ((2, 300, 8), (300, 2000, 2)):  # each thread keeps some of the memory it used
+        database.notes.insert_many([{**note, "_id": id} for id in range(first, last)])
+        peaks.append(max(_peak(server) for _ in range(times)))
     assert peaks[1] - peaks[0] < 48 * 2**20  # of 102 MB
 
 
@@ -502,9 +415,12 @@ def _peak(server: ServerProcess) -> int:
     return peak
 
 
+def _run(server: ServerProcess, *arguments: str | Path) -> Result:
+    """Run a command with a server."""
+    return CliRunner().invoke(app, [*map(str, arguments), "--url", server.url])
+
+
 def test_import_and_export_commands_round_trip(server: ServerProcess, tmp_path: Path) -> None:
-    run = CliRunner()
-    at = ["--url", server.url]
     vault = tmp_path / "vault"
     (vault / "folder").mkdir(parents=True)
     (vault / ".hidden").mkdir()
@@ -512,7 +428,7 @@ def test_import_and_export_commands_round_trip(server: ServerProcess, tmp_path: 
     (vault / "folder" / "two.md").write_text("---\naliases: [x]\n---\n# Two notes")
     (vault / ".hidden" / "three.md").write_text("# Hidden")
     (vault / "image.png").write_bytes(b"\x89PNG")
-    made = run.invoke(app, ["import", str(vault), *at])
+    made = _run(server, "import", vault)
     assert (made.exit_code, made.stdout) == (0, "2 notes imported\n"), made.output
     assert made.stderr.splitlines() == [
         "skipped  .hidden/: is a hidden folder; its files were not read",
@@ -522,24 +438,22 @@ def test_import_and_export_commands_round_trip(server: ServerProcess, tmp_path: 
 
     packed, folder = tmp_path / "out" / "all.zip", tmp_path / "files"
     for target in (packed, folder):
-        saved = run.invoke(app, ["export", str(target), *at])
+        saved = _run(server, "export", target)
         assert (saved.exit_code, saved.stdout) == (0, f"2 notes exported to {target}\n"), saved.output
     assert _files(packed.read_bytes()) == {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     assert [path.name for path in sorted(folder.iterdir())] == ["000001-two-notes.md", "000002-one-note.md"]
 
-    again = run.invoke(app, ["import", str(packed), str(vault / "one.md"), *at])
+    again = _run(server, "import", packed, vault / "one.md")
     assert (again.exit_code, again.stdout) == (0, "3 notes imported\n"), again.output
 
 
 def test_export_command_overwrites_files_only_on_request(server: ServerProcess, tmp_path: Path) -> None:
-    run = CliRunner()
-    at = ["--url", server.url]
     kept = tmp_path / "kept.zip"
     kept.write_bytes(b"precious")
-    refused = run.invoke(app, ["export", str(kept), *at])
+    refused = _run(server, "export", kept)
     assert (refused.exit_code, kept.read_bytes()) == (1, b"precious")
     assert "--overwrite" in refused.stderr
-    assert run.invoke(app, ["export", str(kept), "--overwrite", *at]).exit_code == 0
+    assert _run(server, "export", kept, "--overwrite").exit_code == 0
     assert _files(kept.read_bytes()) == {}
     assert [path.name for path in tmp_path.iterdir()] == ["kept.zip"]
 
@@ -573,7 +487,7 @@ def test_import_and_export_commands_report_errors(
     assert "Traceback" not in refused.output
 
 
-async def test_export_to_a_stalled_client_is_aborted(serve: Callable[..., ServerProcess]) -> None:
+async def test_export_to_a_stalled_client_is_aborted(serve: Serve) -> None:
     server = serve(client_stall_seconds=1.0 * UNIT)
     async with rest_client(server.url) as rest:
         for _ in range(12):

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
@@ -18,6 +17,7 @@ from realtime.auth.permissions import UNRESTRICTED
 from realtime.notes.models import MAX_ID
 from realtime.settings import MIB, Settings
 from tests.support.harness import Json, create_note, eventually, note_in
+from tests.support.http import pages_of
 
 NOT_FOUND = {"detail": "Note not found"}
 BOOKKEEPING = {"operations", "text_version", "deleted", "dirty", "recent", "created_date", "updated_date", "title_key"}
@@ -46,14 +46,7 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
 
 
 def _listed(client: TestClient, path: str = "/trash/?limit=1000") -> list[int]:
-    ids = []
-    following: str | None = path
-    while following:
-        answer = client.get(following)
-        assert answer.status_code == 200, answer.text
-        ids += [note["id"] for note in answer.json()]
-        following = answer.links.get("next", {}).get("url")
-    return ids
+    return [note["id"] for page in pages_of(client, path) for note in page]
 
 
 def _feed(client: TestClient, since: str) -> list[Json]:
@@ -98,13 +91,11 @@ def test_trash_lists_the_last_deleted_note_first(client: TestClient) -> None:
     assert _listed(client, "/trash?limit=3") == [1, 2, 5, 3]
 
 
-def test_trash_pages_are_stable_with_equal_deletion_dates(client: TestClient, settings: Settings) -> None:
+def test_trash_pages_are_stable_with_equal_deletion_dates(client: TestClient, database: Database[Json]) -> None:
     _trashed(client)
-    with MongoClient[Json](settings.mongo_url) as mongo:
-        notes = mongo[settings.database].notes
-        note = notes.find_one() or {}
-        moments = [note["deleted_date"] + timedelta(days=day) for day in (-2, -1)]
-        notes.insert_many([{**note, "_id": id, "deleted_date": moments[id % 2]} for id in range(2, 302)])
+    note = database.notes.find_one() or {}
+    moments = [note["deleted_date"] + timedelta(days=day) for day in (-2, -1)]
+    database.notes.insert_many([{**note, "_id": id, "deleted_date": moments[id % 2]} for id in range(2, 302)])
     in_order = [1, *range(301, 1, -2), *range(300, 0, -2)]
     assert _listed(client, "/trash/?limit=101") == in_order
     answer = client.get("/trash/?limit=50")
@@ -223,11 +214,10 @@ async def test_purge_during_archiving_leaves_no_history(settings: Settings, monk
         assert await store.history.read(1, 1) is None
 
 
-def test_id_of_a_purged_note_is_not_reused(client: TestClient, settings: Settings) -> None:
+def test_id_of_a_purged_note_is_not_reused(client: TestClient, database: Database[Json]) -> None:
     _purge(client, _trashed(client))
     assert create_note(client)["id"] == 2
-    with MongoClient[Json](settings.mongo_url) as mongo:
-        mongo[settings.database].counters.drop()
+    database.counters.drop()
     assert create_note(client)["id"] == 3
 
 

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
-from realtime import create_app
 from realtime.cli.main import app
 from realtime.embedded.pair import EmbeddedServers
 from realtime.settings import Settings
-from tests.support.accounts import HERE, PASSWORD, Browser, bearer, parts_of, run, with_accounts
+from tests.support.accounts import PASSWORD, Browser, accounts_server, bearer, parts_of, run
 from tests.support.harness import note_in
+from tests.support.workers import environment_of
 
 User = Callable[..., Result]
 
@@ -28,8 +27,7 @@ def user(*arguments: str, given: str = "", **environment: str) -> Result:
 @pytest.fixture
 def administer(settings: Settings) -> User:
     """Return a function that runs ``realtime user`` on the database of the test."""
-    place = {"REALTIME_MONGO_URL": settings.mongo_url or "", "REALTIME_DATABASE": settings.database}
-    return lambda *arguments, given="": user(*arguments, given=given, **place)
+    return lambda *arguments, given="": user(*arguments, given=given, **environment_of(settings))
 
 
 def test_users_are_added_and_listed(administer: User) -> None:
@@ -63,7 +61,7 @@ def test_refused_command_prints_one_line(administer: User, arguments: list[str],
 
 
 def test_reset_ends_sessions_and_tokens(settings: Settings, administer: User) -> None:
-    with TestClient(create_app(with_accounts(settings)), base_url=HERE) as host:
+    with accounts_server(settings) as host:
         ann = Browser(host).sign_up()
         token = ann.token()["token"]
         new = "another horse and another staple"
@@ -79,7 +77,7 @@ def test_reset_ends_sessions_and_tokens(settings: Settings, administer: User) ->
 
 
 def test_reset_keeps_api_tokens_on_request(settings: Settings, administer: User) -> None:
-    with TestClient(create_app(with_accounts(settings)), base_url=HERE) as host:
+    with accounts_server(settings) as host:
         ann = Browser(host).sign_up()
         token = bearer(ann.token()["token"])
         new = "another horse and another staple"
@@ -117,7 +115,7 @@ def test_roles_are_changed_and_accounts_are_deleted(administer: User) -> None:
 
 
 def test_server_transfers_the_notes_of_a_deleted_account(settings: Settings, administer: User) -> None:
-    with TestClient(create_app(with_accounts(settings)), base_url=HERE) as host:
+    with accounts_server(settings) as host:
         root, ann = Browser(host).sign_up(), Browser(host).sign_up()
         note = ann.post("/notes/", json=note_in()).json()["id"]
         assert administer("delete", ann.name, "--transfer-to", root.name, "--yes").exit_code == 0
@@ -126,7 +124,7 @@ def test_server_transfers_the_notes_of_a_deleted_account(settings: Settings, adm
 
 
 def test_invites_are_listed_and_revoked(settings: Settings, administer: User) -> None:
-    with TestClient(create_app(with_accounts(settings, sign_up="invite")), base_url=HERE) as host:
+    with accounts_server(settings, sign_up="invite") as host:
         root = Browser(host).sign_up()
         invite = root.post("/invites").json()
         listed = administer("invites").stdout

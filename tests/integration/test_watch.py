@@ -9,15 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from realtime.cli.watch import ConnectionRefused, describe, feed_url
 from tests.support.harness import UNIT, ServerProcess, eventually, note_in, rest_client
-
-Serve = Callable[..., ServerProcess]
+from tests.support.http import Serve
 
 
 class Watch:
@@ -107,21 +106,6 @@ async def test_watch_since_a_cursor_prints_the_later_events(server: ServerProces
         assert watch.frames[0]["note"]["title"] == "second"
     async with watching(server, "--since", "other:1") as watch:
         assert [line.split()[0] for line in watch.lines] == ["reset", "ready"]
-    _check_watch_ends_when_its_output_is_closed(server, cursor)
-
-
-def _check_watch_ends_when_its_output_is_closed(server: ServerProcess, since: str) -> None:
-    """As in ``realtime watch | head -1``."""
-    command = [sys.executable, "-m", "realtime", "watch", "--url", server.url, "--since", since]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        try:
-            process.wait(10 * UNIT)
-        finally:
-            process.kill()
-        assert b"Traceback" not in process.stderr.read()
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
 
-from httpx2 import Response
+from httpx2 import Request, Response
 from pymongo.database import Database
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketTestSession
 
+from realtime import create_app
 from realtime.auth.authenticator import CONFIRMATION_LIFETIME
 from realtime.auth.permissions import Principal
 from realtime.auth.tokens import digest
@@ -33,6 +35,13 @@ def with_accounts(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update={"auth": "accounts", "sign_up": "open", "password_memory": 8, **changes})
 
 
+@contextmanager
+def accounts_server(settings: Settings, **changes: object) -> Iterator[TestClient]:
+    """Run a server with accounts in this process, and yield a client of it."""
+    with TestClient(create_app(with_accounts(settings, **changes)), base_url=HERE) as client:
+        yield client
+
+
 async def add_user(settings: Settings, name: str = "root", *, admin: bool = True) -> None:
     """Add a user as ``realtime user add`` does."""
     await run_action(settings, lambda accounts: accounts.users.add(name, PASSWORD, admin=admin))
@@ -49,8 +58,9 @@ class Browser(TestClient):
         self.address = address
         self.name = f"user{number}"
 
-    def sign_up(self, **more: str) -> Self:
+    def sign_up(self, name: str = "", **more: str) -> Self:
         """Create an account and sign in. The first account is an admin and uses the setup token."""
+        self.name = name or self.name
         setup = run(self, parts_of(self).accounts.setup_token)
         body = {"name": self.name, "password": PASSWORD, **({"setup": setup} if setup else {}), **more}
         answer = self.post("/auth/sign-up", json=body)
@@ -67,6 +77,23 @@ class Browser(TestClient):
     def try_sign_in(self, name: str, password: str = PASSWORD) -> Response:
         """Try to sign in, and return the response."""
         return self.post("/auth/sign-in", json={"name": name, "password": password})
+
+    def sign_up_status(self, **more: str | None) -> int:
+        """Try to create an account, and return the status of the response."""
+        return self.post("/auth/sign-up", json={"name": self.name, "password": PASSWORD, **more}).status_code
+
+    def signed_token(self, name: str) -> str:
+        """Exchange the password of a user for a signed token."""
+        answer = self.post("/auth/token", data={"username": name, "password": PASSWORD})
+        return str(answer.json()["access_token"])
+
+    def open_feed(self, query: str = "") -> WebSocketTestSession:
+        """Open a WebSocket of the feed, as a page of this server does."""
+        return self.websocket_connect(f"ws://127.0.0.1/ws{query}", headers={"Origin": HERE})
+
+    def open_room(self, note: int) -> WebSocketTestSession:
+        """Open a WebSocket of the room of a note, as a page of this server does."""
+        return self.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE})
 
     @property
     def user(self) -> Json | None:
@@ -87,6 +114,10 @@ class Browser(TestClient):
         return made
 
 
+Browse = Callable[..., Browser]
+"""Creates a browser of the server, for a URL and with an address."""
+
+
 def expire_confirmation(database: Database[Json], who: Browser) -> None:
     """Make the last password confirmation of a browser too old to be valid."""
     then = datetime.now(UTC) - CONFIRMATION_LIFETIME - timedelta(seconds=1)
@@ -100,6 +131,16 @@ async def is_rejected(feed: Feed, principal: Principal) -> bool:
     return subscriber.closing.done() and subscriber.closing.result() is CloseCode.NOT_SIGNED_IN
 
 
+def scope_of(who: Browser, request: Request) -> Json:
+    """Return the scope of a request, for tests that call the application directly."""
+    return {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": request.method, "scheme": "http",
+        "path": request.url.path, "raw_path": request.url.path.encode(), "query_string": request.url.query,
+        "root_path": "", "app": who.app, "client": ("10.1.0.1", 1), "server": ("127.0.0.1", 80),
+        "headers": [(name.lower(), value) for name, value in request.headers.raw], "extensions": {}, "state": {},
+    }  # fmt: skip
+
+
 def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: Callable[[], Awaitable[None]]) -> bytes:
     """Send a slow request, and return the response.
 
@@ -107,12 +148,6 @@ def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: C
     """
     raw = bytearray()
     request = who.build_request(method, path, json=body)
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
-        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "app": who.app,
-        "headers": [(name.lower(), value) for name, value in request.headers.raw], "client": ("10.1.0.1", 1),
-        "server": ("127.0.0.1", 80), "extensions": {}, "state": {},
-    }  # fmt: skip
 
     async def receive() -> Json:
         if body is None:
@@ -126,7 +161,7 @@ def slowly(who: Browser, method: str, path: str, body: Json | None, meanwhile: C
         raw.extend(f"{message['status']} ".encode() if "status" in message else message["body"])
 
     async def answered() -> None:
-        await who.app(scope, receive, send)
+        await who.app(scope_of(who, request), receive, send)
 
     run(who, answered)
     return bytes(raw)

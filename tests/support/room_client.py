@@ -130,7 +130,6 @@ class RoomClient:
         self.messages: list[bytes] = []
         self.packets = 0
         self.probed = 0
-        self._answers: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.member: Any = None
         self.room: Room | None = None

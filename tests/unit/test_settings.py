@@ -114,19 +114,6 @@ def test_every_setting_has_a_description() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "limit"),
-    [
-        ({}, 0),
-        ({"auth": "accounts"}, 200),
-        ({"auth": "accounts", "max_connects_per_second": 0}, 0),
-        ({"max_connects_per_second": 9}, 9),
-    ],
-)
-def test_connects_per_second_limit_depends_on_the_auth_mode(arguments: dict[str, Any], limit: int) -> None:
-    assert Settings(**arguments).connects_per_second_limit == limit
-
-
-@pytest.mark.parametrize(
     "origin",
     [
         "https://notes.example",
@@ -140,17 +127,13 @@ def test_origin_as_browsers_send_it_is_accepted(origin: str) -> None:
     assert Settings(origins=f"{origin} http://a.example").origins.split()[0] == origin
 
 
+@pytest.mark.parametrize("limited", ["connects_per_second", "connections_per_network"])
 @pytest.mark.parametrize(
-    ("arguments", "limit"),
-    [
-        ({}, 0),
-        ({"auth": "accounts"}, 200),
-        ({"auth": "accounts", "max_connections_per_network": 0}, 0),
-        ({"max_connections_per_network": 9}, 9),
-    ],
+    ("auth", "value", "limit"), [("open", None, 0), ("accounts", None, 200), ("accounts", 0, 0), ("open", 9, 9)]
 )
-def test_connections_per_network_limit_depends_on_the_auth_mode(arguments: dict[str, Any], limit: int) -> None:
-    assert Settings(**arguments).connections_per_network_limit == limit
+def test_connection_limit_depends_on_the_auth_mode(limited: str, auth: str, value: int | None, limit: int) -> None:
+    arguments: dict[str, Any] = {} if value is None else {f"max_{limited}": value}
+    assert getattr(Settings(auth=auth, **arguments), f"{limited}_limit") == limit
 
 
 @pytest.mark.parametrize(

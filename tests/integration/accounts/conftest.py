@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from pymongo import MongoClient
 from pymongo.database import Database
 from starlette.testclient import TestClient
 
-from realtime import create_app
 from realtime.settings import Settings
-from tests.support.accounts import HERE, Browser, with_accounts
-from tests.support.harness import Json
+from tests.support.accounts import HERE, Browse, Browser, accounts_server
+from tests.support.harness import Json, create_note
 
 
 @pytest.fixture(scope="module")
-def host(module_settings: Settings) -> Iterator[TestClient]:
-    """Start a server with accounts."""
-    with TestClient(create_app(with_accounts(module_settings)), base_url=HERE) as client:
+def host(module_settings: Settings, request: pytest.FixtureRequest) -> Iterator[TestClient]:
+    """Start a server with accounts and with the ``CHANGES`` of settings that the test module defines."""
+    with accounts_server(module_settings, **getattr(request.module, "CHANGES", {})) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def root(host: TestClient) -> Browser:
     """Return the browser of the first user, an admin."""
-    browser = Browser(host)
-    browser.name = "root"
-    return browser.sign_up()
+    return Browser(host).sign_up("root")
 
 
 @pytest.fixture
-def database(module_settings: Settings) -> Iterator[Database[Json]]:
+def database(module_database: Database[Json]) -> Database[Json]:
     """Return the database of the server for direct access."""
-    with MongoClient[Json](module_settings.mongo_url, tz_aware=True) as client:
-        yield client[module_settings.database]
+    return module_database
 
 
 @pytest.fixture
-def browse(host: TestClient, root: Browser) -> Callable[..., Browser]:
+def browse(host: TestClient, root: Browser) -> Browse:
     """Return a function that creates browsers of the server."""
     return lambda url=HERE, address=None: Browser(host, url, address)
 
 
 @pytest.fixture
-def ann(browse: Callable[..., Browser]) -> Browser:
+def ann(browse: Browse) -> Browser:
     """Return the browser of a new user."""
     return browse().sign_up()
+
+
+@pytest.fixture
+def bob(browse: Browse) -> Browser:
+    """Return the browser of another new user."""
+    return browse().sign_up()
+
+
+@pytest.fixture
+def note(ann: Browser) -> int:
+    """Create a note of Ann, and return its id."""
+    return int(create_note(ann)["id"])

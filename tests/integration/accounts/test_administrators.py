@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from realtime import create_app
-from realtime.settings import Settings
-from tests.support.accounts import HERE, Browser, with_accounts
+from tests.support.accounts import Browser
 from tests.support.harness import Json, note_in
 
+CHANGES = {"max_writes_per_second": 10_000}
 OPERATORS: list[Any] = [{"$gt": ""}, {"$ne": None}, ["root"], {"$regex": ".*"}, 7, True]
 
 
@@ -55,13 +54,6 @@ def _bodies(document: Json, operation: Json) -> Iterator[Any]:
             examples = content.get("examples", {}).values()
             example = next((one["value"] for one in examples), (schema.get("examples") or [{}])[0])
             yield from _with_placeholders(document, schema, example)
-
-
-@pytest.fixture(scope="module")
-def host(module_settings: Settings) -> Iterator[TestClient]:
-    """Start a server without a write limit."""
-    with TestClient(create_app(with_accounts(module_settings, max_writes_per_second=10_000)), base_url=HERE) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

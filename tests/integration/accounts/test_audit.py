@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.testclient import TestClient
 
 from realtime.auth.audit import HOUR_SECONDS, MAX_PER_CALLER, MAX_PER_WORKER, HourlyLimit, NoteAudit
 from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal, key_of, link_key
 from realtime.auth.tokens import digest
 from realtime.notes.preconditions import Conditions
-from tests.support.accounts import HERE, Browser, bearer, parts_of, run
-from tests.support.harness import Json, eventually, note_in
-
-Browse = Callable[..., Browser]
-
-
-@pytest.fixture
-def bob(browse: Browse) -> Browser:
-    """Return the browser of another user."""
-    return browse().sign_up()
-
-
-@pytest.fixture
-def note(ann: Browser) -> int:
-    """Create a note of Ann."""
-    id: int = ann.post("/notes/", json=note_in()).json()["id"]
-    return id
+from tests.support.accounts import HERE, Browse, Browser, bearer, parts_of, run
+from tests.support.harness import Json, create_note, eventually
+from tests.support.http import refused_handshake
 
 
 def entries(root: Browser, count: int = 1, **query: Any) -> list[Json]:
@@ -81,12 +66,8 @@ def test_refused_requests_for_existing_notes_are_recorded_once(
         assert bob.get(f"/notes/{note}/").status_code == 404
     assert bob.delete(f"/notes/{note}/").status_code == 404
     assert bob.get(f"/notes/{note + 1_000_000}/").status_code == 404  # there is no such note
-    with (
-        pytest.raises(WebSocketDenialResponse),
-        bob.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}),
-    ):
-        pass
-    other = ann.post("/notes/", json=note_in()).json()["id"]
+    refused_handshake(bob, f"ws://127.0.0.1/sync/{note}", Origin=HERE)
+    other = create_note(ann)["id"]
     ann.put(f"/notes/{other}/access", json={"members": [{"name": bob.name, "role": "viewer"}]})
     assert bob.get(f"/notes/{other}/").status_code == 200
     assert bob.patch(f"/notes/{other}/", json={"title": "Not mine"}).status_code == 403
@@ -102,11 +83,7 @@ def test_refused_requests_for_existing_notes_are_recorded_once(
 
 
 def test_refused_room_is_recorded(root: Browser, bob: Browser, note: int) -> None:
-    with (
-        pytest.raises(WebSocketDenialResponse),
-        bob.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers={"Origin": HERE}),
-    ):
-        pass
+    refused_handshake(bob, f"ws://127.0.0.1/sync/{note}", Origin=HERE)
     (entry,) = entries(root, who=bob.name, action="note.access")
     assert (entry["target"], entry["address"]) == (str(note), bob.address)
 

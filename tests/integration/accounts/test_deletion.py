@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 from pymongo.database import Database
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
 
 from realtime.auth.permissions import Principal, key_of
 from realtime.notes.deleted_accounts import SETTLING_PERIOD
 from realtime.notes.models import NoteIn
-from tests.support.accounts import HERE, PASSWORD, Browser, bearer, expire_confirmation, parts_of, run
-from tests.support.harness import Json, note_in
-
-Browse = Callable[..., Browser]
-
-
-@pytest.fixture
-def bob(browse: Browse) -> Browser:
-    """Return the browser of another user."""
-    return browse().sign_up()
+from tests.support.accounts import PASSWORD, Browse, Browser, bearer, expire_confirmation, parts_of, run
+from tests.support.harness import Json, create_note, note_in
+from tests.support.http import read_until_close
 
 
 def make(who: Browser, title: str, **access: object) -> Json:
     """Create a note and share it."""
-    note: Json = who.post("/notes/", json=note_in(title)).json()
+    note = create_note(who, title)
     answer = who.put(f"/notes/{note['id']}/access", json=access)
     assert answer.status_code == 200, answer.text
     return {**note, "link": answer.json()["link"]}
@@ -43,15 +34,12 @@ def test_deleted_account_loses_all_access_and_its_name_stays_reserved(
     browse: Browse, ann: Browser, root: Browser
 ) -> None:
     phone, token = browse().sign_in(ann.name), bearer(ann.token()["token"])
-    signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
-    with phone.websocket_connect("ws://127.0.0.1/ws", headers={"Origin": HERE}) as feed:
+    signed = browse().signed_token(ann.name)
+    with phone.open_feed() as feed:
         assert feed.receive_json()["type"] == "ready"
         answer = ann.delete("/auth/account")
         assert answer.status_code == 204, answer.text
-        with pytest.raises(WebSocketDisconnect) as closed:
-            while True:
-                feed.receive_json()
-        assert closed.value.code == 4501
+        assert read_until_close(feed)[0] == 4501
     assert list(ann.cookies) == ["realtime-device"]
     assert not phone.user
     for header in (token, bearer(signed)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -11,10 +10,9 @@ from starlette.testclient import TestClient
 
 from realtime.auth.failed_sign_ins import MAX_PENDING_USERS, FailedSignInRecorder
 from realtime.errors import OutcomeUnknown
-from tests.support.accounts import PASSWORD, Browser, bearer, parts_of, run
+from tests.support.accounts import PASSWORD, Browse, Browser, bearer, parts_of, run
 from tests.support.harness import Json
 
-Browse = Callable[..., Browser]
 WRONG = "wrong wrong wrong wrong"
 
 

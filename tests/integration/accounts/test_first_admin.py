@@ -9,20 +9,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
-from realtime import create_app
 from realtime.auth.accounts import NewAccount
 from realtime.auth.sign_in_guard import ClientInfo
 from realtime.settings import Settings
-from tests.support.accounts import HERE, PASSWORD, Browser, add_user, parts_of, run, with_accounts
+from tests.support.accounts import PASSWORD, Browser, accounts_server, add_user, parts_of, run, with_accounts
 from tests.support.harness import ServerProcess, data_folder, eventually, rest_client
+from tests.support.http import Serve, printed_lines, server_processes
+from tests.support.workers import environment_of
 
-Serve = Callable[..., ServerProcess]
 MODES = ("open", "invite", "closed")
 LINK = re.compile(r"^Setup (http://127\.0\.0\.1:\d+)(/\S*)?/#setup=([\w-]{43})  \(", re.MULTILINE)
 
@@ -30,7 +30,7 @@ LINK = re.compile(r"^Setup (http://127\.0\.0\.1:\d+)(/\S*)?/#setup=([\w-]{43})  
 @pytest.fixture(params=MODES)
 def empty(settings: Settings, request: pytest.FixtureRequest) -> Iterator[TestClient]:
     """Start a server without users, in each mode of sign-up."""
-    with TestClient(create_app(with_accounts(settings, sign_up=request.param)), base_url=HERE) as host:
+    with accounts_server(settings, sign_up=request.param) as host:
         yield host
 
 
@@ -76,7 +76,7 @@ def test_setup_token_creates_one_admin_and_is_then_invalid(empty: TestClient) ->
 
 
 def test_setup_token_is_invalid_after_the_operator_added_a_user(settings: Settings) -> None:
-    with TestClient(create_app(with_accounts(settings, sign_up="closed")), base_url=HERE) as host:
+    with accounts_server(settings, sign_up="closed") as host:
         token = setup_of(host)
         assert token is not None
         run(host, lambda: add_user(with_accounts(settings), "ann"))
@@ -101,9 +101,7 @@ def test_concurrent_sign_ups_with_the_setup_token_create_one_admin(empty: TestCl
 
 class TestPrintedLink:
     def _link(self, server: ServerProcess) -> re.Match[str]:
-        assert server.process is not None
-        assert server.process.stdout is not None
-        lines = [server.process.stdout.readline().decode() for _ in range(3)]
+        lines = printed_lines(server, 3)
         link = LINK.match(lines[2])
         assert link, lines
         return link
@@ -124,12 +122,8 @@ class TestPrintedLink:
         assert self._link(serve(auth="accounts", root_path="/team"))[2] == "/team"
 
     async def test_link_is_printed_with_embedded_servers(self, tmp_path: Path) -> None:
-        server = ServerProcess(data_folder(tmp_path).model_copy(update={"auth": "accounts"}))
-        try:
-            server.start()
-            self._link(server)
-        finally:
-            server.kill()
+        with server_processes(data_folder(tmp_path)) as start:
+            self._link(start(auth="accounts"))
 
     async def test_link_is_not_printed_if_a_user_exists(self, settings: Settings, serve: Serve) -> None:
         await add_user(with_accounts(settings))
@@ -141,15 +135,7 @@ class TestPrintedLink:
 
     @pytest.mark.parametrize("workers", ["1", "2"])
     async def test_uvicorn_prints_the_link_once(self, settings: Settings, workers: str) -> None:
-        assert settings.mongo_url
-        assert settings.redis_url
-        environment = {
-            **os.environ,
-            "REALTIME_MONGO_URL": settings.mongo_url,
-            "REALTIME_REDIS_URL": settings.redis_url,
-            "REALTIME_DATABASE": settings.database,
-            "REALTIME_AUTH": "accounts",
-        }
+        environment = {**os.environ, **environment_of(settings), "REALTIME_AUTH": "accounts"}
         command = [sys.executable, "-m", "uvicorn", "realtime.main:app", "--port", "0", "--workers", workers]
         with tempfile.NamedTemporaryFile("r+") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
-import pytest
-from starlette.testclient import TestClient
+from tests.support.accounts import Browse, Browser, bearer
 
-from realtime import create_app
-from realtime.settings import Settings
-from tests.support.accounts import HERE, PASSWORD, Browser, bearer, with_accounts
-
-Browse = Callable[..., Browser]
-
-
-@pytest.fixture(scope="module")
-def host(module_settings: Settings) -> Iterator[TestClient]:
-    """Start a server that requires an invite."""
-    with TestClient(create_app(with_accounts(module_settings, sign_up="invite")), base_url=HERE) as client:
-        yield client
+CHANGES = {"sign_up": "invite"}
 
 
 def test_invites_are_listed_until_they_are_used_or_revoked(browse: Browse, root: Browser) -> None:
@@ -35,9 +22,7 @@ def test_invites_are_listed_until_they_are_used_or_revoked(browse: Browse, root:
     assert [one["id"] for one in root.get("/invites").json()] == [second["id"]]
     assert root.delete(f"/invites/{second['id']}").status_code == 204
     assert root.get("/invites").json() == []
-    late = browse()
-    answer = late.post("/auth/sign-up", json={"name": late.name, "password": PASSWORD, "invite": second["invite"]})
-    assert answer.status_code == 403
+    assert browse().sign_up_status(invite=second["invite"]) == 403
     for id in (first["id"], second["id"], "0" * 32):
         gone = root.delete(f"/invites/{id}")
         assert (gone.status_code, gone.json()["detail"][:16]) == (404, "Invite not found")

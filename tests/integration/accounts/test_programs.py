@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -15,12 +14,11 @@ from realtime.cli.main import app
 from realtime.cli.watch import ConnectionRefused, follow
 from realtime.settings import Settings
 from tests.support.accounts import PASSWORD, add_user, bearer, with_accounts
-from tests.support.harness import UNIT, ServerProcess, note_in
+from tests.support.harness import UNIT, note_in
+from tests.support.http import Serve
 
 
-async def test_commands_send_a_token_and_report_its_rejection(
-    settings: Settings, serve: Callable[..., ServerProcess], tmp_path: Path
-) -> None:
+async def test_commands_send_a_token_and_report_its_rejection(settings: Settings, serve: Serve, tmp_path: Path) -> None:
     await add_user(with_accounts(settings), "ann")
     server = serve(auth="accounts", password_memory=8)
     async with httpx.AsyncClient(base_url=server.url, verify=False) as ann:

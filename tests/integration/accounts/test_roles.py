@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from pymongo.database import Database
@@ -16,11 +16,19 @@ from realtime.errors import LastAdmin
 from realtime.notes.models import NoteIn
 from realtime.settings import Settings
 from realtime.store.database import Store
-from tests.support.accounts import HERE, PASSWORD, Browser, bearer, expire_confirmation, is_rejected, parts_of, run
-from tests.support.harness import Json, eventually, note_in
-
-Browse = Callable[..., Browser]
-ORIGIN = {"Origin": HERE}
+from tests.support.accounts import (
+    PASSWORD,
+    Browse,
+    Browser,
+    bearer,
+    expire_confirmation,
+    is_rejected,
+    parts_of,
+    run,
+)
+from tests.support.harness import Json, create_note, eventually, note_in
+from tests.support.http import read_until_close
+from tests.support.workers import open_stores
 
 
 def promote(by: Browser, name: str) -> None:
@@ -59,12 +67,6 @@ def test_last_administrator_cannot_be_demoted(root: Browser, ann: Browser) -> No
     demote(root, ann.name)
 
 
-def test_role_change_of_an_unknown_user_returns_404(root: Browser) -> None:
-    for act in ("promote", "demote"):
-        answer = root.post(f"/users/nobody/{act}")
-        assert (answer.status_code, answer.json()) == (404, {"detail": "User not found"})
-
-
 def test_role_change_requires_an_administrator_with_a_confirmed_password(
     database: Database[Json], browse: Browse, root: Browser, ann: Browser
 ) -> None:
@@ -96,37 +98,32 @@ def test_invites_are_revoked_with_the_role(browse: Browse, root: Browser, ann: B
     demote(root, ann.name)
 
 
-def read_until_close(socket: WebSocketTestSession) -> tuple[int, str]:
-    """Return the close code of a socket, and the frames before it."""
-    text = ""
-    while (message := socket.receive())["type"] != "websocket.close":
-        text += message.get("text", "")
-    return message["code"], text
+def read_until_created(feed: WebSocketTestSession) -> Json:
+    """Return the next frame of a feed that is no heartbeat. It must be a created note."""
+    while (frame := feed.receive_json())["type"] == "heartbeat":
+        pass
+    assert frame["type"] == "note.created"
+    created: Json = frame
+    return created
 
 
 def test_demotion_makes_open_feeds_and_rooms_reconnect(host: TestClient, root: Browser, ann: Browser) -> None:
     body = NoteIn.model_validate(note_in("Unowned"))
     note = run(host, lambda: parts_of(host).notes.create(UNRESTRICTED, body)).id
     promote(root, ann.name)
-    with (
-        ann.websocket_connect("ws://127.0.0.1/ws", headers=ORIGIN) as feed,
-        ann.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers=ORIGIN) as room,
-    ):
+    with ann.open_feed() as feed, ann.open_room(note) as room:
         assert feed.receive_json()["type"] == "ready"
         room.receive_bytes()
         demote(root, ann.name)
-        code, text = read_until_close(feed)
-        assert (code, '"type":"reset"' in text) == (CloseCode.RESUME, True)
+        code, frames = read_until_close(feed)
+        assert (code, "reset" in [frame["type"] for frame in frames]) == (CloseCode.RESUME, True)
         assert read_until_close(room)[0] == CloseCode.RESUME
     assert ann.get(f"/notes/{note}/").status_code == 404
     # The session remains valid.
-    with ann.websocket_connect("ws://127.0.0.1/ws", headers=ORIGIN) as feed:
+    with ann.open_feed() as feed:
         assert feed.receive_json()["type"] == "ready"
         root.patch(f"/notes/{note}/", json={"title": "Changed by root"})
-        mine = ann.post("/notes/", json=note_in()).json()["id"]
-        while (frame := feed.receive_json())["type"] != "note.created":
-            assert frame["type"] == "heartbeat"
-        assert frame["id"] == mine
+        assert create_note(ann)["id"] == read_until_created(feed)["id"]
 
 
 def test_principal_read_before_a_role_change_is_rejected(host: TestClient, root: Browser, ann: Browser) -> None:
@@ -144,24 +141,17 @@ def test_connection_with_the_new_role_stays_open(host: TestClient, root: Browser
     parts = parts_of(host)
     before = run(host, lambda: parts.authenticator.of_secret(ann.secret, None))
     promote(root, ann.name)
-    with ann.websocket_connect("ws://127.0.0.1/ws", headers=ORIGIN) as feed:
+    with ann.open_feed() as feed:
         assert feed.receive_json()["type"] == "ready"
         run(host, lambda: eventually(lambda: is_rejected(parts.feed, before)))
-        mine = ann.post("/notes/", json=note_in()).json()["id"]
-        while (frame := feed.receive_json())["type"] != "note.created":
-            assert frame["type"] == "heartbeat"
-        assert frame["id"] == mine
+        assert create_note(ann)["id"] == read_until_created(feed)["id"]
 
 
 @pytest.fixture
 async def stores(settings: Settings) -> AsyncIterator[list[Store]]:
     """Start two workers on one database."""
-    assert settings.mongo_url
-    stores = [Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=5) for _ in range(2)]
-    await asyncio.gather(*(store.prepare(accounts=True) for store in stores))
-    yield stores
-    for store in stores:
-        await store.aclose()
+    async with open_stores(settings) as stores:
+        yield stores
 
 
 async def test_concurrent_removals_leave_one_administrator(stores: list[Store]) -> None:

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -22,10 +22,10 @@ from realtime.errors import NotSignedIn
 from realtime.notes.service import MAX_BATCH_NOTES
 from realtime.store.lists import EXPORT_BATCH_NOTES
 from realtime.transfer import bundle
-from tests.support.accounts import PASSWORD, Browser, bearer, parts_of, run, slowly
+from tests.support.accounts import PASSWORD, Browse, Browser, bearer, parts_of, run, slowly
 from tests.support.harness import Json, note_in
+from tests.support.http import pages_of
 
-Browse = Callable[..., Browser]
 OTHER = "another horse and another staple"
 
 
@@ -46,8 +46,7 @@ def test_sessions_are_listed_and_ended(browse: Browse, ann: Browser) -> None:
     assert [one["current"] for one in ann.get("/auth/sessions").json()] == [True]
 
 
-def test_user_cannot_end_sessions_of_another_user(browse: Browse, ann: Browser) -> None:
-    bob = browse().sign_up()
+def test_user_cannot_end_sessions_of_another_user(ann: Browser, bob: Browser) -> None:
     (session,) = ann.get("/auth/sessions").json()
     token = ann.token()
     assert bob.delete(f"/auth/sessions/{session['id']}").status_code == 404
@@ -59,7 +58,7 @@ def test_user_cannot_end_sessions_of_another_user(browse: Browse, ann: Browser) 
 def test_password_change_ends_other_sessions_but_keeps_api_tokens(browse: Browse, ann: Browser) -> None:
     phone = browse().sign_in(ann.name)
     token = ann.token()["token"]
-    signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
+    signed = browse().signed_token(ann.name)
     assert ann.post("/auth/password", json={"old": PASSWORD, "new": OTHER}).status_code == 204
     assert ann.user
     assert not phone.user
@@ -94,7 +93,7 @@ def test_password_change_requires_the_old_password(browse: Browse, ann: Browser)
 
 def test_disabled_user_loses_all_sessions_and_tokens(browse: Browse, root: Browser, ann: Browser) -> None:
     token = ann.token()["token"]
-    signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
+    signed = browse().signed_token(ann.name)
     assert root.post(f"/users/{ann.name.upper()}/disable").json()["disabled"] is True
     assert not ann.user
     for one in (token, signed):
@@ -232,14 +231,10 @@ def test_audit_log_lists_account_actions_for_administrators(browse: Browse, root
     everything = root.get("/audit", params={"limit": 1000})
     assert "link" not in everything.headers
     assert "perhaps-a-password" not in everything.text
-    pages: list[object] = []
-    path: str | None = "/audit?limit=3&action=sign-up"
-    while path:
-        page = root.get(path)
-        assert len(page.json()) <= 3
-        pages += page.json()
-        path = page.links.get("next", {}).get("url")
-    assert pages == [entry for entry in everything.json() if entry["action"] == "sign-up"]
+    pages = list(pages_of(root, "/audit?limit=3&action=sign-up"))
+    assert all(len(page) <= 3 for page in pages)
+    sign_ups = [entry for entry in everything.json() if entry["action"] == "sign-up"]
+    assert [entry for page in pages for entry in page] == sign_ups
     for after in ("nonsense", "WyJpZCIsMSwxXQ", "WyJhdWRpdCIseyIkbmUiOjF9LDBd"):
         assert root.get("/audit", params={"after": after}).status_code == 422
 

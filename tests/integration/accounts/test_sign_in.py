@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import urlsafe_b64decode
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from pwdlib import PasswordHash
 from pymongo.database import Database
-from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.testclient import TestClient
 
-from realtime import create_app
 from realtime.auth.password_rules import ADVICE
 from realtime.errors import NameTaken
 from realtime.settings import Settings
-from realtime.store.database import Store
-from tests.support.accounts import HERE, PASSWORD, Browser, bearer, parts_of, run, with_accounts
-from tests.support.harness import Json
-
-Browse = Callable[..., Browser]
+from tests.support.accounts import HERE, PASSWORD, Browse, Browser, accounts_server, bearer, parts_of, run
+from tests.support.harness import Json, create_note
+from tests.support.http import refused_handshake
+from tests.support.workers import open_stores
 
 
 def test_open_mode_has_no_accounts(client: TestClient) -> None:
@@ -29,6 +26,7 @@ def test_open_mode_has_no_accounts(client: TestClient) -> None:
         "mode": "open", "sign_up": "closed", "user": None, "failed_sign_ins": None,
     }  # fmt: skip
     body = {"name": "ann", "password": PASSWORD}
+    create_note(client)
     for answer in (
         client.post("/auth/sign-up", json=body),
         client.post("/auth/sign-in", json=body),
@@ -38,6 +36,9 @@ def test_open_mode_has_no_accounts(client: TestClient) -> None:
         client.get("/users"),
         client.post("/invites"),
         client.get("/audit"),
+        client.get("/notes/1/access"),
+        client.put("/notes/1/access", json={}),
+        client.post("/auth/links", json={"token": "ln_x"}),
     ):
         assert (answer.status_code, answer.json()) == (404, {"detail": "This server has no accounts"})
 
@@ -46,7 +47,7 @@ def test_user_signs_up_signs_in_and_signs_out(browse: Browse) -> None:
     ann = browse()
     assert ann.user is None
     assert ann.sign_up().user == {"name": ann.name, "admin": False, "via": "session"}
-    assert browse().post("/auth/sign-up", json={"name": ann.name, "password": PASSWORD}).status_code == 409
+    assert browse().sign_up_status(name=ann.name) == 409
     elsewhere = browse().sign_in(ann.name.upper())
     assert elsewhere.user == ann.user
     assert ann.post("/auth/sign-out").status_code == 204
@@ -65,17 +66,12 @@ def test_first_user_is_admin(root: Browser, ann: Browser) -> None:
 
 
 async def test_concurrent_first_users_include_exactly_one_admin(settings: Settings) -> None:
-    assert settings.mongo_url
-    stores = [Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=5) for _ in range(2)]
-    for store in stores:
-        await store.prepare(accounts=True)
-    people = await asyncio.gather(*(stores[n % 2].users.add(f"user{n}", "hash", admin=False) for n in range(8)))
-    assert [person.admin for person in people].count(True) == 1
-    assert sorted(person.admin for person in await stores[0].users.all()) == [False] * 7 + [True]
-    with pytest.raises(NameTaken):
-        await stores[0].users.add("user3", "another", admin=True)
-    for store in stores:
-        await store.aclose()
+    async with open_stores(settings) as stores:
+        people = await asyncio.gather(*(stores[n % 2].users.add(f"user{n}", "hash", admin=False) for n in range(8)))
+        assert [person.admin for person in people].count(True) == 1
+        assert sorted(person.admin for person in await stores[0].users.all()) == [False] * 7 + [True]
+        with pytest.raises(NameTaken):
+            await stores[0].users.add("user3", "another", admin=True)
 
 
 def test_sign_in_always_creates_a_new_session_secret(browse: Browse, ann: Browser) -> None:
@@ -144,12 +140,8 @@ def test_password_over_plain_http_from_a_remote_host_is_refused(browse: Browse) 
             assert answer.status_code == 400
             assert "HTTPS" in answer.json()["detail"]
             assert "set-cookie" not in answer.headers
-    assert (
-        browse()
-        .post("/auth/sign-in", json={"name": "root", "password": PASSWORD}, headers={"Host": "[::1"})
-        .status_code
-        == 400
-    )
+    body = {"name": "root", "password": PASSWORD}
+    assert browse().post("/auth/sign-in", json=body, headers={"Host": "[::1"}).status_code == 400
 
 
 def test_sign_in_failures_have_the_same_response_and_work(
@@ -225,27 +217,24 @@ def test_password_matches_in_any_unicode_normalization(browse: Browse) -> None:
 
 @pytest.mark.parametrize("name", ["a", "-ann", ".", "ann bob", "ann@x", "ännchen", "a" * 33, "$where", "", "ann\n"])
 def test_invalid_user_name_is_refused(browse: Browse, name: str) -> None:
-    assert browse().post("/auth/sign-up", json={"name": name, "password": PASSWORD}).status_code == 422
+    assert browse().sign_up_status(name=name) == 422
 
 
 def test_optional_field_accepts_null(browse: Browse) -> None:
     ann = browse()
-    body = {"name": ann.name, "password": PASSWORD, "invite": None}
-    assert ann.post("/auth/sign-up", json=body).status_code == 201
+    assert ann.sign_up_status(invite=None) == 201
     assert ann.post("/auth/ticket", json={"note": 1.0}).status_code == 200
 
 
 def test_sign_ups_are_limited_by_address(browse: Browse) -> None:
     one = browse()
-    body = {"name": "a", "password": PASSWORD}
-    taken = {**body, "name": "root"}
-    assert [one.post("/auth/sign-up", json=body).status_code for _ in range(30)] == [422] * 30
-    assert [one.post("/auth/sign-up", json=taken).status_code for _ in range(21)] == [409] * 20 + [429]
+    assert [one.sign_up_status(name="a") for _ in range(30)] == [422] * 30
+    assert [one.sign_up_status(name="root") for _ in range(21)] == [409] * 20 + [429]
     assert one.sign_in("root").user is not None
 
 
 def test_invite_allows_one_sign_up(settings: Settings) -> None:
-    with TestClient(create_app(with_accounts(settings, sign_up="invite")), base_url=HERE) as host:
+    with accounts_server(settings, sign_up="invite") as host:
         assert host.get("/auth/me").json()["sign_up"] == "invite"
         body = {"name": "ann", "password": PASSWORD}
         answer = host.post("/auth/sign-up", json=body)
@@ -255,18 +244,14 @@ def test_invite_allows_one_sign_up(settings: Settings) -> None:
         assert root.user == {"name": "root", "admin": True, "via": "session"}
         invite = root.post("/invites").json()["invite"]
         ann, bob = Browser(host), Browser(host)
-        assert (
-            ann.post("/auth/sign-up", json={"name": "root", "password": PASSWORD, "invite": invite}).status_code == 409
-        )
+        assert ann.sign_up_status(name="root", invite=invite) == 409
         ann.sign_up(invite=invite)  # the rejected name did not use up the invite
         for used in (invite, "never-was-one"):
-            answer = bob.post("/auth/sign-up", json={"name": "bob", "password": PASSWORD, "invite": used})
-            assert answer.status_code == 403
+            assert bob.sign_up_status(invite=used) == 403
         assert ann.post("/invites").status_code == 403
         invite = root.post("/invites").json()["invite"]
         run(host, lambda: parts_of(host).accounts.users.set_disabled("root", True))
-        answer = bob.post("/auth/sign-up", json={"name": "bob", "password": PASSWORD, "invite": invite})
-        assert answer.status_code == 403
+        assert bob.sign_up_status(invite=invite) == 403
 
 
 def test_public_paths_ignore_credentials(browse: Browse) -> None:
@@ -284,11 +269,6 @@ def test_openapi_documents_authentication(host: TestClient, client: TestClient) 
     assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
 
 
-def test_sign_up_is_refused_when_it_is_closed(settings: Settings) -> None:
-    with TestClient(create_app(with_accounts(settings, sign_up="closed")), base_url=HERE) as host:
-        assert host.post("/auth/sign-up", json={"name": "ann", "password": PASSWORD}).status_code == 403
-
-
 def test_session_is_found_in_a_repeated_cookie_header(browse: Browse, ann: Browser) -> None:
     """HTTP/2 splits the header, and not every proxy joins it again (RFC 9113, section 8.2.3)."""
     session, other = ("Cookie", f"realtime={ann.secret}"), ("Cookie", "theme=dark; a=b")
@@ -304,12 +284,8 @@ def test_secrets_are_not_logged(browse: Browse, ann: Browser, caplog: pytest.Log
     browse().sign_in(ann.name)
     browse().try_sign_in(ann.name, "a wrong password, but whose?")
     ann.get("/notes/", headers=bearer(token))
-    with (
-        pytest.raises(WebSocketDenialResponse),  # there is no such note
-        ann.websocket_connect(f"ws://127.0.0.1/sync/1?ticket={ticket}"),
-    ):
-        pass
-    signed = browse().post("/auth/token", data={"username": ann.name, "password": PASSWORD}).json()["access_token"]
+    refused_handshake(ann, f"ws://127.0.0.1/sync/1?ticket={ticket}")  # there is no such note
+    signed = browse().signed_token(ann.name)
     logged = "\n".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)
     assert "/auth/sign-in" in logged
     for secret in (PASSWORD, "a wrong password", token, ticket, signed, ann.secret):

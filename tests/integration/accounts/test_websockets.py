@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from pymongo.database import Database
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
-from starlette.websockets import WebSocketDisconnect
 
 from realtime.auth.permissions import Principal
 from realtime.auth.tokens import digest
@@ -18,10 +15,10 @@ from realtime.feed.query import FeedQuery
 from realtime.feed.subscriber import Subscriber
 from realtime.settings import Settings
 from realtime.websocket import authenticate
-from tests.support.accounts import HERE, Browser, bearer, parts_of, with_accounts
-from tests.support.harness import Json, note_in
+from tests.support.accounts import HERE, Browse, Browser, bearer, parts_of, with_accounts
+from tests.support.harness import Json, create_note
+from tests.support.http import read_until_close, refused_handshake
 
-Browse = Callable[..., Browser]
 OTHER = "http://notes.example"
 FEED = "ws://127.0.0.1/ws"
 
@@ -31,20 +28,8 @@ def module_settings(module_settings: Settings) -> Settings:
     return with_accounts(module_settings, origins=OTHER)
 
 
-@contextmanager
-def feed(browser: Browser, **headers: str) -> Iterator[WebSocketTestSession]:
-    with browser.websocket_connect(FEED, headers=headers) as socket:
-        yield socket
-
-
-def read_until_close(socket: WebSocketTestSession) -> tuple[CloseCode, list[Json]]:
-    """Return the close code of a socket, and the frames before it."""
-    frames = []
-    try:
-        while True:
-            frames.append(socket.receive_json())
-    except WebSocketDisconnect as closed:
-        return CloseCode(closed.code), frames
+def feed(browser: Browser, **headers: str) -> WebSocketTestSession:
+    return browser.websocket_connect(FEED, headers=headers)
 
 
 @pytest.fixture
@@ -62,31 +47,23 @@ def principals(host: TestClient, monkeypatch: pytest.MonkeyPatch) -> list[Princi
     return joined
 
 
-@pytest.mark.parametrize("origin", [HERE, OTHER])
-def test_cookie_authenticates_pages_of_configured_origins(
-    principals: list[Principal], ann: Browser, origin: str
-) -> None:
-    with feed(ann, Origin=origin) as socket:
-        assert socket.receive_json()["type"] == "ready"
-        assert [principal.name for principal in principals] == [ann.name]
-
-
-@pytest.mark.parametrize("origin", ["https://127.0.0.1", None])
-def test_cookie_is_ignored_without_an_exact_origin(
-    principals: list[Principal], ann: Browser, origin: str | None
+@pytest.mark.parametrize(
+    ("origin", "signed_in"), [(HERE, True), (OTHER, True), ("https://127.0.0.1", False), (None, False)]
+)
+def test_cookie_authenticates_only_pages_of_exact_origins(
+    principals: list[Principal], ann: Browser, origin: str | None, signed_in: bool
 ) -> None:
     with feed(ann, **({"Origin": origin} if origin else {})) as socket:
-        socket.send_json({"type": "auth"})
+        if not signed_in:
+            socket.send_json({"type": "auth"})
         assert socket.receive_json()["type"] == "ready"
-        assert [principal.name for principal in principals] == [None]
+        assert [principal.name for principal in principals] == [ann.name if signed_in else None]
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:81", "http://127.0.0.1.example", "null"])
 def test_websocket_from_a_foreign_origin_is_refused(ann: Browser, origin: str) -> None:
     for path in ("ws://127.0.0.1/ws", "ws://127.0.0.1/sync/1"):
-        with pytest.raises(WebSocketDenialResponse) as refused, ann.websocket_connect(path, headers={"Origin": origin}):
-            pass
-        assert refused.value.status_code == 403
+        assert refused_handshake(ann, path, Origin=origin).status_code == 403
 
 
 def test_authorization_header_authenticates_a_websocket(
@@ -98,13 +75,8 @@ def test_authorization_header_authenticates_a_websocket(
         (principal,) = principals
         assert (principal.name, principal.writes, principal.session) == (ann.name, False, made["id"])
     for path in ("ws://127.0.0.1/ws", "ws://127.0.0.1/sync/1"):
-        with (
-            pytest.raises(WebSocketDenialResponse) as refused,
-            browse().websocket_connect(path, headers=bearer("rt_nonsense")),
-        ):
-            pass
-        assert refused.value.status_code == 401
-        assert refused.value.headers["WWW-Authenticate"] == "Bearer"
+        refused = refused_handshake(browse(), path, **bearer("rt_nonsense"))
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
 def test_first_frame_authenticates_once(principals: list[Principal], browse: Browse, ann: Browser) -> None:
@@ -159,9 +131,8 @@ def test_auth_frame_is_refused_in_open_mode(client: TestClient) -> None:
         assert (code, "no accounts" in error["detail"]) == (CloseCode.BAD_FRAME, True)
 
 
-def test_presence_has_the_name_of_the_user(ann: Browser) -> None:
-    note = ann.post("/notes/", json=note_in()).json()["id"]
-    with ann.websocket_connect(f"{FEED}?notes={note}", headers={"Origin": HERE}) as socket:
+def test_presence_has_the_name_of_the_user(ann: Browser, note: int) -> None:
+    with ann.open_feed(f"?notes={note}") as socket:
         frame = socket.receive_json()
         while frame["type"] != "ready":  # the note's own event may come first
             frame = socket.receive_json()
@@ -180,7 +151,7 @@ def enter(browser: Browser, note: int, ticket: str) -> int | None:
 
 
 def test_ticket_opens_one_room_once(database: Database[Json], browse: Browse, ann: Browser) -> None:
-    first, second = (ann.post("/notes/", json=note_in()).json()["id"] for _ in range(2))
+    first, second = (create_note(ann)["id"] for _ in range(2))
 
     def new(note: int = first) -> str:
         answer = ann.post("/auth/ticket", json={"note": note}).json()

@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from realtime import create_app
 from realtime.auth.permissions import UNRESTRICTED
 from realtime.notes.models import NoteIn
 from realtime.settings import Settings
-from tests.integration.accounts.conftest import ann, browse, database, host, root
-from tests.support.accounts import HERE, Browser, parts_of, run, with_accounts
+from tests.integration.accounts.conftest import ann, browse, database, host, note, root
+from tests.support.accounts import Browser, accounts_server, parts_of, run
 from tests.support.harness import Json
 from tests.support.sharing_model import PEOPLE, SHARED
 
-__all__ = ["ann", "browse", "database", "host", "root"]
+__all__ = ["ann", "browse", "database", "host", "note", "root"]
 
 
 @dataclass
@@ -48,24 +47,16 @@ def word_of(kind: str) -> str:
     return f"zq{kind}qz"
 
 
-def _browser(host: TestClient, name: str | None = None) -> Browser:
-    browser = Browser(host)
-    if name is not None:
-        browser.name = name
-        browser.sign_up()
-    return browser
-
-
 @pytest.fixture(scope="module")
 def world(module_settings: Settings) -> Iterator[World]:
     """Run a server with all users and notes."""
-    with TestClient(create_app(with_accounts(module_settings, max_writes_per_second=10_000)), base_url=HERE) as host:
+    with accounts_server(module_settings, max_writes_per_second=10_000) as host:
         world = World(host)
         people = world.people
         for name in ("root", "ann", "ed", "vi", "max"):
-            people[name] = _browser(host, name)
+            people[name] = Browser(host).sign_up(name)
         for name in ("linked", "stranger", "ann_reads", "ed_reads"):
-            people[name] = _browser(host)
+            people[name] = Browser(host)
         for name in ("ann", "ed"):
             token = people[name].token(scope="read")["token"]
             people[f"{name}_reads"].headers["Authorization"] = f"Bearer {token}"

@@ -12,7 +12,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from realtime.rooms.crdt import TextDocument
 from realtime.settings import Settings
 from tests.support.accounts import PASSWORD, add_user, with_accounts
 from tests.support.harness import Json, ServerProcess, note_in
+from tests.support.http import Serve
 
 REVOCATIONS = int(os.environ.get("TEST_REVOCATIONS", "12"))
 SEED = int(os.environ.get("TEST_SEED", "0")) or random.randrange(1, 2**31)
@@ -218,9 +219,7 @@ class Storm:
                 assert (await program.get("/notes/", headers=headers)).status_code == 401
 
 
-async def test_revocations_take_effect_within_a_second_under_load(
-    settings: Settings, serve: Callable[..., ServerProcess]
-) -> None:
+async def test_revocations_take_effect_within_a_second_under_load(settings: Settings, serve: Serve) -> None:
     await add_user(with_accounts(settings))  # so that the others can sign up
     options = {"auth": "accounts", "sign_up": "open", "password_memory": 8, "log_level": "error"}
     storm = Storm([serve(**options), serve(**options)], SEED)

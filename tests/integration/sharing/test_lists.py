@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from realtime.notes.listing import Listing
 from realtime.store.lists import page_query
 from tests.support.accounts import Browser
 from tests.support.harness import Json
+from tests.support.http import pages_of
 
 SORTS = ["id", "-id", "title", "-title", "created", "-created", "updated", "-updated"]
 
@@ -38,16 +38,6 @@ def reader(host: TestClient, root: Browser) -> Browser:
     return reader
 
 
-def pages(reader: Browser, path: str) -> Iterator[list[Json]]:
-    """Yield the pages of a list."""
-    while True:
-        answer = reader.get(path)
-        yield answer.json()
-        if "next" not in answer.links:
-            return
-        path = answer.links["next"]["url"]
-
-
 @pytest.mark.parametrize("sort", SORTS)
 def test_pages_of_several_keys_form_one_sorted_list(reader: Browser, sort: str) -> None:
     name, backwards = sort.removeprefix("-"), sort.startswith("-")
@@ -57,7 +47,7 @@ def test_pages_of_several_keys_form_one_sorted_list(reader: Browser, sort: str) 
     for tag in (None, "a"):
         expected = [note for note in everything if tag is None or tag in note["tags"]]
         expected.sort(key=lambda note: (note[field], note["id"]), reverse=backwards)
-        found = list(pages(reader, f"/notes/?sort={sort}&limit=7" + (f"&tag={tag}" if tag else "")))
+        found = list(pages_of(reader, f"/notes/?sort={sort}&limit=7" + (f"&tag={tag}" if tag else "")))
         assert [note["id"] for page in found for note in page] == [note["id"] for note in expected]
         assert all(len(page) == 7 for page in found[:-1])
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from httpx2 import Response
-from starlette.testclient import WebSocketDenialResponse, WebSocketTestSession
+from starlette.testclient import WebSocketTestSession
 
 from realtime.rooms import protocol
 from realtime.rooms.crdt import TextDocument
 from tests.integration.sharing.conftest import World, word_of
-from tests.support.accounts import HERE, Browser, run
+from tests.support.accounts import HERE, Browser, run, scope_of
 from tests.support.harness import Json, eventually, take_presence
+from tests.support.http import pages_of, refused_handshake
 from tests.support.sharing_model import PEOPLE, READ, SHARED, roles, status
 
 ORIGIN = {"Origin": HERE}
@@ -69,25 +70,17 @@ def _mentioned(text: str) -> set[str]:
     return {kind for kind in SHARED if word_of(kind) in text}
 
 
-@pytest.mark.parametrize("call", NOTE_CALLS)
-def test_note_request_returns_the_status_of_the_role(world: World, call: str) -> None:
-    needs, done, ask = NOTE_CALLS[call]
+CALLS = [("live", *call) for call in NOTE_CALLS.values()] + [("trashed", *call) for call in TRASH_CALLS.values()]
+
+
+@pytest.mark.parametrize(
+    ("state", "needs", "done", "ask"), CALLS, ids=[*NOTE_CALLS, *(f"trash {n}" for n in TRASH_CALLS)]
+)
+def test_request_returns_the_status_of_the_role(world: World, state: str, needs: str, done: int, ask: Call) -> None:
     violations = []
     for (kind, person), letter in TABLE.items():
         answer = ask(world.people[person], world.notes[kind])
-        expected = status("-" if kind == "trashed" else letter, needs, person, done=done)
-        if answer.status_code != expected or (expected in (403, 404) and _mentioned(answer.text)):
-            violations.append((kind, person, expected, answer.status_code, answer.text[:200]))
-    assert violations == []
-
-
-@pytest.mark.parametrize("call", TRASH_CALLS)
-def test_trash_request_returns_the_status_of_the_role(world: World, call: str) -> None:
-    needs, done, ask = TRASH_CALLS[call]
-    violations = []
-    for (kind, person), letter in TABLE.items():
-        answer = ask(world.people[person], world.notes[kind])
-        expected = status(letter if kind == "trashed" else "-", needs, person, done=done)
+        expected = status(letter if (kind == "trashed") is (state == "trashed") else "-", needs, person, done=done)
         if answer.status_code != expected or (expected in (403, 404) and _mentioned(answer.text)):
             violations.append((kind, person, expected, answer.status_code, answer.text[:200]))
     assert violations == []
@@ -98,7 +91,7 @@ def test_lists_searches_and_exports_contain_only_visible_notes(world: World, per
     who, visible = world.people[person], _visible(person)
     for sort in ("id", "-title", "updated"):
         assert _mentioned(who.get("/notes/", params={"sort": sort}).text) == visible
-    assert _mentioned("".join(map(str, _pages(who, "/notes/?limit=2&content=false")))) == visible
+    assert _mentioned(str(list(pages_of(who, "/notes/?limit=2&content=false")))) == visible
     assert _mentioned(who.get("/tags/").text) == visible
     words = " ".join(map(word_of, SHARED))
     assert _mentioned(who.get("/notes/", params={"q": words}).text) == visible
@@ -113,15 +106,6 @@ def test_lists_searches_and_exports_contain_only_visible_notes(world: World, per
     in_trash = {"trashed"} if TABLE["trashed", person] in READ else set()
     assert _mentioned(who.get("/trash/").text) == in_trash
     assert who.get("/audit").status_code == (200 if person == "root" else 401 if who.user is None else 403)
-
-
-def _pages(who: Browser, path: str) -> Iterator[Any]:
-    while True:
-        page = who.get(path)
-        yield from page.json()
-        if "next" not in page.links:
-            return
-        path = page.links["next"]["url"]
 
 
 def test_only_users_with_write_access_create_notes(world: World) -> None:
@@ -158,10 +142,6 @@ def test_administration_request_requires_an_administrator(world: World, call: st
         assert ask(world.people[person]).status_code == expected, person
 
 
-LOST = {"revoked"}
-"""Notes that were public once: all clients receive their deletion."""
-
-
 def _changes(frames: list[Json]) -> tuple[set[str], set[int]]:
     shown = {
         text for frame in frames if frame["type"] in ("note.created", "note.updated") for text in _mentioned(str(frame))
@@ -190,14 +170,7 @@ def test_resumed_polls_and_streams_use_the_current_rights(world: World, person: 
 def _streamed(who: Browser, path: str) -> list[Json]:
     """Return the frames of an event stream up to ``ready``."""
     raw = bytearray()
-    path, _, query = path.partition("?")
-    request = who.build_request("GET", path)
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
-        "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "", "app": who.app,
-        "headers": [(name.lower(), value) for name, value in request.headers.raw], "client": ("10.1.0.1", 1),
-        "server": ("127.0.0.1", 80), "extensions": {}, "state": {},
-    }  # fmt: skip
+    scope = scope_of(who, who.build_request("GET", path))
 
     async def stream() -> None:
         done = asyncio.Event()
@@ -267,9 +240,7 @@ def test_room_accepts_updates_by_role(world: World, person: str) -> None:
         letter = "-" if kind == "trashed" else TABLE[kind, person]
         path = f"ws://127.0.0.1/sync/{world.notes[kind]}"
         if letter == "-":
-            with pytest.raises(WebSocketDenialResponse) as refused, who.websocket_connect(path, headers=headers):
-                pass
-            assert refused.value.status_code == 404, (kind, person)
+            assert refused_handshake(who, path, **headers).status_code == 404, (kind, person)
             continue
         with who.websocket_connect(path, headers=headers) as socket:
             assert protocol.decode(socket.receive_bytes()).kind is protocol.SyncKind.STATE

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from pymongo.database import Database
-from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.testclient import TestClient
 
 from realtime.api.routes.sharing import MAX_MEMBERS
 from realtime.auth.permissions import UNRESTRICTED, Access, Principal, key_of
@@ -16,26 +15,17 @@ from realtime.auth.tokens import digest
 from realtime.errors import NoteNotFound
 from realtime.notes.models import NoteIn
 from realtime.notes.sharing import AccessRequest
-from tests.support.accounts import HERE, Browser, is_rejected, parts_of, run
-from tests.support.harness import Json, eventually, note_in
+from tests.support.accounts import HERE, Browse, Browser, is_rejected, parts_of, run
+from tests.support.harness import Json, create_note, eventually, note_in
+from tests.support.http import refused_handshake
 
-Browse = Callable[..., Browser]
 ED = {"name": "ed", "role": "editor"}
 
 
 @pytest.fixture(scope="module")
 def ed(host: TestClient, root: Browser) -> Browser:
     """Return the browser of a user with whom notes are shared."""
-    browser = Browser(host)
-    browser.name = "ed"
-    return browser.sign_up()
-
-
-@pytest.fixture
-def note(ann: Browser) -> int:
-    """Create a note of Ann."""
-    id: int = ann.post("/notes/", json=note_in()).json()["id"]
-    return id
+    return Browser(host).sign_up("ed")
 
 
 def share(who: Browser, note: int, **access: Any) -> Json:
@@ -241,16 +231,6 @@ def test_import_keeps_dates_only_for_admins(ann: Browser, root: Browser) -> None
         assert who.post("/import", files=files, headers={"Idempotency-Key": "dates"}).json() == answer
 
 
-def test_sharing_is_unavailable_in_open_mode(client: TestClient) -> None:
-    client.post("/notes/", json=note_in())
-    for answer in (
-        client.get("/notes/1/access"),
-        client.put("/notes/1/access", json={}),
-        client.post("/auth/links", json={"token": "ln_x"}),
-    ):
-        assert (answer.status_code, answer.json()["detail"]) == (404, "This server has no accounts")
-
-
 def test_audit_log_records_actions_on_notes(host: TestClient, root: Browser, ann: Browser, note: int) -> None:
     share(ann, note, public=True)
     ann.delete(f"/notes/{note}/")
@@ -271,9 +251,7 @@ def test_room_is_not_loaded_without_access_to_the_note(
     joined: list[int] = []
     monkeypatch.setattr(parts_of(host).rooms, "join", lambda id, *_: joined.append(id))
     path = f"ws://127.0.0.1/sync/{note}"
-    with pytest.raises(WebSocketDenialResponse) as refused, ed.websocket_connect(path, headers={"Origin": HERE}):
-        pass
-    assert refused.value.status_code == 404
+    assert refused_handshake(ed, path, Origin=HERE).status_code == 404
     record = run(host, lambda: parts_of(host).store.notes.find(note))
     assert record.lineage is None
     assert joined == []
@@ -283,7 +261,7 @@ def test_content_is_not_read_without_access_to_the_note(
     database: Database[Json], ann: Browser, ed: Browser, note: int
 ) -> None:
     """The time to read it would reveal its length."""
-    trashed = ann.post("/notes/", json=note_in()).json()["id"]
+    trashed = create_note(ann)["id"]
     ann.delete(f"/notes/{trashed}/")
     database.notes.update_many({"_id": {"$in": [note, trashed]}}, {"$unset": {"content": ""}})  # reading them fails
     for path in (f"/notes/{note}/", f"/notes/{note}/access", f"/trash/{trashed}/"):

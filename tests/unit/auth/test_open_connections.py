@@ -231,6 +231,8 @@ def test_open_files_limit_stays_if_raising_it_fails(
 
 # With sockets
 
+ONE_WAITING = ConnectionLimits(total=9, guests=9, waiting=1, proxy_waiting=1, surplus=0)
+
 LARGE = 30_000
 """Bytes of a response that is too small to pause writing."""
 BUFFER = 2048
@@ -310,8 +312,7 @@ async def _check_accepted(port: int) -> None:
 
 
 async def test_idle_http_connection_is_closed_for_a_new_connection() -> None:
-    limits = ConnectionLimits(total=9, guests=9, waiting=1, proxy_waiting=1, surplus=0)
-    async with http_server(limits) as port, open_socket(port) as (reader, writer):
+    async with http_server(ONE_WAITING) as port, open_socket(port) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
         assert (await send_request(port, "/")).startswith(b"HTTP/1.1 200 ")
@@ -336,8 +337,7 @@ async def slow_reader(port: int, *, last: bool) -> AsyncIterator[socket.socket]:
 
 async def test_connection_with_an_unsent_response_is_not_closed_as_idle() -> None:
     """Its socket would stay open, but uncounted, for as long as the client reads nothing."""
-    limits = ConnectionLimits(total=9, guests=9, waiting=1, proxy_waiting=1, surplus=0)
-    async with http_server(limits) as port, slow_reader(port, last=False) as client:
+    async with http_server(ONE_WAITING) as port, slow_reader(port, last=False) as client:
         for _ in range(3):
             await _check_refused(port)
         size = 0
@@ -347,10 +347,9 @@ async def test_connection_with_an_unsent_response_is_not_closed_as_idle() -> Non
 
 
 async def test_closed_connection_counts_until_its_unread_response_is_dropped() -> None:
-    limits = ConnectionLimits(total=9, guests=9, waiting=1, proxy_waiting=1, surplus=0)
-    async with http_server(limits) as port, slow_reader(port, last=True):
+    async with http_server(ONE_WAITING) as port, slow_reader(port, last=True):
         await _check_refused(port)
-    async with http_server(limits, stall=0.2) as port, slow_reader(port, last=True):
+    async with http_server(ONE_WAITING, stall=0.2) as port, slow_reader(port, last=True):
         await eventually(lambda: _check_accepted(port))
 
 

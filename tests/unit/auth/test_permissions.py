@@ -24,46 +24,34 @@ ANN = Principal(frozenset({EVERYONE, key_of("ann")}), "ann", "s1")
 ADMIN = Principal(frozenset({EVERYONE, key_of("root"), UNOWNED}), "root", "s2", admin=True)
 
 
+READER = Principal(ANN.keys, "ann", "t1", writes=False)
+GUEST = Principal(frozenset({EVERYONE, "link:1"}))
+LINKED = Access("bob", link=Link(Role.EDITOR, "n", "link:1"), public=True)
+ALL, EDIT, READ = set(Permission), {Permission.READ, Permission.WRITE}, {Permission.READ}
+
+
 @pytest.mark.parametrize(
-    ("role", "allowed"),
+    ("principal", "access", "role", "allowed"),
     [
-        (Role.VIEWER, {Permission.READ}),
-        (Role.EDITOR, {Permission.READ, Permission.WRITE}),
-        (Role.OWNER, {Permission.READ, Permission.WRITE, Permission.DELETE, Permission.SHARE}),
+        (ANN, Access("bob", {"ann": Role.VIEWER}), Role.VIEWER, READ),
+        (ANN, Access("bob", {"ann": Role.EDITOR}), Role.EDITOR, EDIT),
+        (ANN, Access("ann"), Role.OWNER, ALL),
+        (ANN, Access("bob", {"ann": Role.EDITOR}, public=True), Role.EDITOR, EDIT),
+        (ANN, Access(), None, set()),
+        (ADMIN, Access("ann"), None, set()),
+        (ADMIN, Access(), Role.OWNER, ALL),
+        (READER, Access("ann"), Role.OWNER, READ),
+        (UNRESTRICTED, Access("ann"), Role.OWNER, ALL),
+        (GUEST, LINKED, Role.EDITOR, EDIT),
+        (ANONYMOUS, LINKED, Role.VIEWER, READ),
+        (ANONYMOUS, Access("ann"), None, set()),
     ],
 )
-def test_role_allows_exactly_its_permissions(role: Role, allowed: set[Permission]) -> None:
-    access = Access("ann") if role is Role.OWNER else Access("bob", {"ann": role})
-    assert {permission for permission in Permission if can(ANN, access, permission)} == allowed
-
-
-def test_role_of_returns_the_highest_role() -> None:
-    assert role_of(ANN, Access("bob", {"ann": Role.EDITOR}, public=True)) is Role.EDITOR
-
-
-def test_admin_and_anonymous_caller_have_no_access_to_private_notes() -> None:
-    assert role_of(ADMIN, Access("ann")) is None
-    assert not any(can(ANONYMOUS, Access("ann"), permission) for permission in Permission)
-
-
-def test_admin_has_all_permissions_on_notes_without_an_owner() -> None:
-    assert all(can(ADMIN, Access(), permission) for permission in Permission)
-    assert role_of(ANN, Access()) is None
-
-
-def test_read_only_token_allows_only_reading() -> None:
-    reading = Principal(ANN.keys, "ann", "t1", writes=False)
-    assert [permission for permission in Permission if can(reading, Access("ann"), permission)] == [Permission.READ]
-
-
-def test_unrestricted_principal_has_all_permissions() -> None:
-    assert all(can(UNRESTRICTED, Access("ann"), permission) for permission in Permission)
-
-
-def test_link_grants_its_role_and_public_note_grants_viewer() -> None:
-    access = Access("bob", link=Link(Role.EDITOR, "n", "link:1"), public=True)
-    assert role_of(Principal(frozenset({EVERYONE, "link:1"})), access) is Role.EDITOR
-    assert role_of(ANONYMOUS, access) is Role.VIEWER
+def test_access_gives_the_highest_role_and_its_permissions(
+    principal: Principal, access: Access, role: Role | None, allowed: set[Permission]
+) -> None:
+    assert role_of(principal, access) is role
+    assert {permission for permission in Permission if can(principal, access, permission)} == allowed
 
 
 def test_former_keys_are_kept_until_access_is_regained() -> None:

@@ -12,35 +12,28 @@ import pytest
 from realtime.auth.rate_limit import REDIS_TIMEOUT_SECONDS, RateLimiter, RateRule, write_rule
 from realtime.core.networks import network_of, wide_network_of
 from realtime.errors import TooManyRequests
-from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
 from tests.support.harness import UNIT, eventually
+from tests.support.workers import NO_REDIS, open_bus
 
 RULE = RateRule("test", 3, 10**6)
 
 
 @asynccontextmanager
-async def rate_limiter(url: str, database: str) -> AsyncIterator[RateLimiter]:
-    """Create the rate limiter of one worker."""
-    bus = Bus(url, database, max_entries=100)
-    try:
+async def rate_limiter(redis_url: str) -> AsyncIterator[RateLimiter]:
+    """Create the rate limiter of a worker with another Redis."""
+    async with open_bus(Settings(redis_url=redis_url)) as bus:
         yield RateLimiter(bus)
-    finally:
-        await bus.aclose()
 
 
 @pytest.fixture
 async def worker(settings: Settings) -> AsyncIterator[RateLimiter]:
-    assert settings.redis_url
-    async with rate_limiter(settings.redis_url, settings.database) as limits:
-        yield limits
+    async with open_bus(settings) as bus:
+        yield RateLimiter(bus)
 
 
-@pytest.fixture
-async def other_worker(settings: Settings) -> AsyncIterator[RateLimiter]:
-    assert settings.redis_url
-    async with rate_limiter(settings.redis_url, settings.database) as limits:
-        yield limits
+other_worker = worker
+"""The rate limiter of another worker on the same database."""
 
 
 async def count_acquired(limits: RateLimiter, rule: RateRule, key: str, tries: int) -> int:
@@ -84,22 +77,18 @@ async def test_usage_is_shared_by_workers_and_not_counted_when_read(
     assert await count_acquired(other_worker, RULE, "ann", 1) == 0
 
 
-async def test_usage_without_redis_is_that_of_the_worker() -> None:
-    async with rate_limiter("redis://127.0.0.1:1/0", "away") as limits:
-        await limits.add(RULE, "ann")
-        assert (await limits.usage(RULE, "ann")).used == 1
-
-
 async def test_write_rule_allows_bursts(worker: RateLimiter) -> None:
     started = time.monotonic()
     granted = await count_acquired(worker, write_rule(30), "ann", 200)
     assert 120 <= granted <= 120 + 30 * (time.monotonic() - started + 1)
 
 
-async def test_rate_limit_without_redis_is_counted_by_the_worker(settings: Settings) -> None:
-    async with rate_limiter("redis://127.0.0.1:1/0", "away") as limits:
+async def test_rate_limit_without_redis_is_counted_by_the_worker() -> None:
+    async with rate_limiter(NO_REDIS) as limits:
         assert await count_acquired(limits, RULE, "ann", 9) == 3
         assert await count_acquired(limits, RULE, "bob", 1) == 1
+        await limits.add(RULE, "cid")
+        assert (await limits.usage(RULE, "cid")).used == 1
 
 
 async def test_unresponsive_redis_delays_only_the_first_requests() -> None:
@@ -108,7 +97,7 @@ async def test_unresponsive_redis_delays_only_the_first_requests() -> None:
         writer.close()
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-        async with rate_limiter(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", "unresponsive") as limits:
+        async with rate_limiter(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0") as limits:
             started = time.monotonic()
             assert await count_acquired(limits, RULE, "ann", 50) == 3
             assert time.monotonic() - started < REDIS_TIMEOUT_SECONDS + UNIT
@@ -118,27 +107,14 @@ async def test_unresponsive_redis_delays_only_the_first_requests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "counted_as"),
+    ("address", "network", "wide_network"),
     [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("testclient", "testclient"),
+        ("192.0.2.7", "192.0.2.7", "192.0.2.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64", "2001:db8:1::/48"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64", "2001:db8:1::/48"),
+        ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.0/24"),
+        ("testclient", "testclient", "testclient"),
     ],
 )
-def test_network_of_address_is_ipv4_address_or_64_bit_prefix(address: str, counted_as: str) -> None:
-    assert network_of(address) == counted_as
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.7", "192.0.2.0/24"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
-        ("::ffff:192.0.2.7", "192.0.2.0/24"),
-        ("testclient", "testclient"),
-    ],
-)
-def test_wide_network_of_address_is_24_or_48_bit_prefix(address: str, network: str) -> None:
-    assert wide_network_of(address) == network
+def test_networks_of_an_address_are_its_narrow_and_wide_prefix(address: str, network: str, wide_network: str) -> None:
+    assert (network_of(address), wide_network_of(address)) == (network, wide_network)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from starlette.testclient import TestClient, WebSocketTestSession
+from starlette.testclient import TestClient
 
-from realtime import create_app
 from realtime.auth import revocations
 from realtime.auth.permissions import Principal, key_of
 from realtime.auth.revocations import Handler, LiveSessions, Revocations, RevocationSubjects
@@ -20,16 +19,21 @@ from realtime.errors import Unavailable
 from realtime.feed.query import FeedQuery
 from realtime.settings import Settings
 from realtime.store.database import Store
-from tests.support.accounts import HERE, Browser, bearer, parts_of, run, with_accounts
-from tests.support.harness import UNIT, note_in
+from tests.support.accounts import Browser, accounts_server, bearer, parts_of, run
+from tests.support.harness import UNIT, create_note, note_in
+from tests.support.http import read_until_close
+from tests.support.workers import open_stores
 
 
 @pytest.fixture
-async def store(settings: Settings) -> Store:
-    assert settings.mongo_url
-    store = Store(settings.mongo_url, settings.database, write_timeout=20, read_timeout=5)
-    await store.prepare(accounts=True)
-    return store
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    async with open_stores(settings, 1) as (store,):
+        yield store
+
+
+async def none_expired(_: object) -> set[str]:
+    """Report that all sessions are valid."""
+    return set()
 
 
 async def test_revocation_is_passed_once_to_its_handler_on_each_worker(store: Store) -> None:
@@ -40,9 +44,6 @@ async def test_revocation_is_passed_once_to_its_handler_on_each_worker(store: St
             handled.append((kind, subjects))
 
         return handle
-
-    async def none_expired(_: object) -> set[str]:
-        return set()
 
     workers = [
         Revocations(
@@ -66,15 +67,11 @@ async def test_revocation_is_passed_once_to_its_handler_on_each_worker(store: St
     await store.revocations.add([("session", "c")])
     await workers[0].read()
     assert handled == [("session", frozenset({"c"}))]
-    await store.aclose()
 
 
 async def test_role_read_after_an_older_change_is_not_outdated(store: Store) -> None:
     async def handle(_: RevocationSubjects) -> None:
         pass
-
-    async def none_expired(_: object) -> set[str]:
-        return set()
 
     worker = Revocations(store.revocations, {"promoted": handle, "demoted": handle}, LiveSessions(set, none_expired))
     await store.revocations.add([("promoted", "a")])
@@ -86,7 +83,6 @@ async def test_role_read_after_an_older_change_is_not_outdated(store: Store) -> 
     await worker.read()
     assert not worker.ended(after)
     assert worker.ended(replace(after, admin=True))
-    await store.aclose()
 
 
 async def test_failed_handler_is_called_again_at_the_next_read(store: Store) -> None:
@@ -97,9 +93,6 @@ async def test_failed_handler_is_called_again_at_the_next_read(store: Store) -> 
         if len(handled) == 1:
             raise Unavailable
 
-    async def none_expired(_: object) -> set[str]:
-        return set()
-
     worker = Revocations(store.revocations, {"note": handle}, LiveSessions(set, none_expired))
     await store.revocations.add([("note", 7)])
     with pytest.raises(Unavailable):
@@ -107,7 +100,6 @@ async def test_failed_handler_is_called_again_at_the_next_read(store: Store) -> 
     await worker.read()
     await worker.read()
     assert handled == [frozenset({7})] * 2
-    await store.aclose()
 
 
 async def test_expired_session_without_a_revocation_is_found_by_the_check(
@@ -127,32 +119,19 @@ async def test_expired_session_without_a_revocation_is_found_by_the_check(
     async with asyncio.timeout(5 * UNIT):
         assert await found == {"b"}
     task.cancel()
-    await store.aclose()
 
 
 @pytest.fixture(scope="module")
 def workers(module_settings: Settings) -> Iterator[list[TestClient]]:
     """Start two applications on one database."""
-    settings = with_accounts(module_settings)
-    with TestClient(create_app(settings), base_url=HERE) as one, TestClient(create_app(settings), base_url=HERE) as two:
+    with accounts_server(module_settings) as one, accounts_server(module_settings) as two:
         yield [one, two]
 
 
 @pytest.fixture(scope="module")
 def root(workers: list[TestClient]) -> Browser:
     """Return the browser of the admin."""
-    browser = Browser(workers[0])
-    browser.name = "root"
-    return browser.sign_up()
-
-
-def receive_close_code(socket: WebSocketTestSession) -> int:
-    """Receive messages until the socket is closed, and return the close code."""
-    while True:
-        message = socket.receive()
-        if message["type"] == "websocket.close":
-            code: int = message["code"]
-            return code
+    return Browser(workers[0]).sign_up("root")
 
 
 EndSession = Callable[[Browser, Browser], object]
@@ -174,18 +153,14 @@ def test_ended_session_closes_its_connections_on_other_workers(
     ann = Browser(here).sign_up()
     away = Browser(there)
     away.cookies = ann.cookies
-    note = ann.post("/notes/", json=note_in()).json()["id"]
-    origin = {"Origin": HERE}
-    with (
-        away.websocket_connect("ws://127.0.0.1/ws", headers=origin) as feed,
-        away.websocket_connect(f"ws://127.0.0.1/sync/{note}", headers=origin) as room,
-    ):
+    note = create_note(ann)["id"]
+    with away.open_feed() as feed, away.open_room(note) as room:
         assert feed.receive_json()["type"] == "ready"
         room.receive_bytes()
         secret = ann.secret
         end(ann, root)
         started = time.monotonic()
-        assert {receive_close_code(feed), receive_close_code(room)} == {CloseCode.NOT_SIGNED_IN}
+        assert {read_until_close(feed)[0], read_until_close(room)[0]} == {CloseCode.NOT_SIGNED_IN}
         assert time.monotonic() - started < UNIT
     away.cookies.set("realtime", secret, domain="127.0.0.1")
     assert away.user is None
@@ -201,7 +176,7 @@ def test_revoked_token_is_refused_by_other_workers(workers: list[TestClient]) ->
         assert feed.receive_json()["type"] == "ready"
         ann.delete(f"/auth/tokens/{token['id']}")
         started = time.monotonic()
-        assert receive_close_code(feed) == CloseCode.NOT_SIGNED_IN
+        assert read_until_close(feed)[0] == CloseCode.NOT_SIGNED_IN
         assert time.monotonic() - started < UNIT
     assert program.get("/auth/me", headers=header).status_code == 401
 

@@ -14,8 +14,8 @@ from realtime.auth.sign_in_guard import BY_DEVICE, BY_NAME, ClientInfo, SignInGu
 from realtime.auth.users import UserAccount
 from realtime.core.fair_queue import Requester
 from realtime.errors import TooManyRequests
-from realtime.eventlog.bus import Bus
 from realtime.settings import Settings
+from tests.support.workers import NO_REDIS, open_bus
 
 KEY = "k" * 32
 ANN = UserAccount(
@@ -25,7 +25,7 @@ HERE = ClientInfo("192.0.2.7")
 DELAYS = [0, 0, 0, 1, 2, 4, 8, 16, 20, 20]
 
 
-class RecordedPasswords:
+class Passwords:
     """Compares passwords without hashing them, and records the requester and the delay of each comparison."""
 
     def __init__(self) -> None:
@@ -46,25 +46,22 @@ class RecordedPasswords:
 
 
 @pytest.fixture
-def passwords() -> RecordedPasswords:
-    return RecordedPasswords()
+def passwords() -> Passwords:
+    return Passwords()
 
 
 @pytest.fixture(params=["redis", "without redis"])
-async def guard(
-    settings: Settings, passwords: RecordedPasswords, request: pytest.FixtureRequest
-) -> AsyncIterator[SignInGuard]:
+async def guard(settings: Settings, passwords: Passwords, request: pytest.FixtureRequest) -> AsyncIterator[SignInGuard]:
     """Return a guard that counts in Redis, and one without Redis."""
-    url = settings.redis_url if request.param == "redis" else "redis://127.0.0.1:1/0"
-    assert url
-    bus = Bus(url, settings.database, max_entries=100)
+    if request.param == "without redis":
+        settings = settings.model_copy(update={"redis_url": NO_REDIS})
 
     async def key() -> str:
         return KEY
 
     stand_in: Any = passwords
-    yield SignInGuard(RateLimiter(bus), stand_in, key)
-    await bus.aclose()
+    async with open_bus(settings) as bus:
+        yield SignInGuard(RateLimiter(bus), stand_in, key)
 
 
 async def fail_to_sign_in(guard: SignInGuard, times: int, caller: ClientInfo = HERE, name: str = "ann") -> None:
@@ -72,7 +69,7 @@ async def fail_to_sign_in(guard: SignInGuard, times: int, caller: ClientInfo = H
         assert await guard.verify(name, "wrong", ANN if name == "ann" else None, caller) == (False, None)
 
 
-async def test_failed_sign_ins_are_delayed_and_then_refused(guard: SignInGuard, passwords: RecordedPasswords) -> None:
+async def test_failed_sign_ins_are_delayed_and_then_refused(guard: SignInGuard, passwords: Passwords) -> None:
     await fail_to_sign_in(guard, len(DELAYS))
     assert passwords.delays == DELAYS
     with pytest.raises(TooManyRequests) as refused:
@@ -83,18 +80,14 @@ async def test_failed_sign_ins_are_delayed_and_then_refused(guard: SignInGuard, 
     assert passwords.delays == []
 
 
-async def test_unknown_name_is_delayed_and_refused_like_a_known_name(
-    guard: SignInGuard, passwords: RecordedPasswords
-) -> None:
+async def test_unknown_name_is_delayed_and_refused_like_a_known_name(guard: SignInGuard, passwords: Passwords) -> None:
     await fail_to_sign_in(guard, len(DELAYS), name="nobody")
     assert passwords.delays == DELAYS
     with pytest.raises(TooManyRequests):
         await guard.verify("nobody", "right", None, HERE)
 
 
-async def test_failed_sign_ins_do_not_delay_other_networks_or_names(
-    guard: SignInGuard, passwords: RecordedPasswords
-) -> None:
+async def test_failed_sign_ins_do_not_delay_other_networks_or_names(guard: SignInGuard, passwords: Passwords) -> None:
     await fail_to_sign_in(guard, 10)
     passwords.verified.clear()
     assert await guard.verify("ann", "right", ANN, ClientInfo("198.51.100.7")) == (True, None)
@@ -105,14 +98,14 @@ async def test_failed_sign_ins_do_not_delay_other_networks_or_names(
     ]
 
 
-async def test_correct_passwords_are_not_counted_as_failures(guard: SignInGuard, passwords: RecordedPasswords) -> None:
+async def test_correct_passwords_are_not_counted_as_failures(guard: SignInGuard, passwords: Passwords) -> None:
     for _ in range(50):
         assert await guard.verify("ann", "right", ANN, HERE) == (True, None)
     assert set(passwords.delays) == {0}
 
 
 async def test_disabled_user_with_the_correct_password_counts_as_a_failure(
-    guard: SignInGuard, passwords: RecordedPasswords
+    guard: SignInGuard, passwords: Passwords
 ) -> None:
     disabled = UserAccount(
         "ann", "right", admin=False, disabled=True, created_date=ANN.created_date, token_generations={"session": 0}
@@ -123,7 +116,7 @@ async def test_disabled_user_with_the_correct_password_counts_as_a_failure(
 
 
 async def test_address_that_tries_many_names_is_delayed_but_not_refused(
-    guard: SignInGuard, passwords: RecordedPasswords
+    guard: SignInGuard, passwords: Passwords
 ) -> None:
     for number in range(45):
         await fail_to_sign_in(guard, 1, name=f"name{number}")
@@ -133,13 +126,13 @@ async def test_address_that_tries_many_names_is_delayed_but_not_refused(
     assert set(delays[26:]) == {20}
 
 
-async def test_wide_network_that_tries_many_names_is_delayed(guard: SignInGuard, passwords: RecordedPasswords) -> None:
+async def test_wide_network_that_tries_many_names_is_delayed(guard: SignInGuard, passwords: Passwords) -> None:
     for number in range(102):
         await fail_to_sign_in(guard, 1, ClientInfo(f"2001:db8:1:{number:x}::1"), name=f"name{number}")
     assert passwords.delays == [0] * 100 + [1, 2]
 
 
-async def test_known_device_has_its_own_failure_limit(guard: SignInGuard, passwords: RecordedPasswords) -> None:
+async def test_known_device_has_its_own_failure_limit(guard: SignInGuard, passwords: Passwords) -> None:
     device = issue_device(KEY, "ann", 0)
     known = ClientInfo("192.0.2.7", devices=[device])
     await fail_to_sign_in(guard, 10)
@@ -148,9 +141,7 @@ async def test_known_device_has_its_own_failure_limit(guard: SignInGuard, passwo
     assert passwords.verified == [(Requester("192.0.2.0/24", device.partition("-")[0], trusted=True), 0)]
 
 
-async def test_device_over_its_failure_limit_counts_as_unknown(
-    guard: SignInGuard, passwords: RecordedPasswords
-) -> None:
+async def test_device_over_its_failure_limit_counts_as_unknown(guard: SignInGuard, passwords: Passwords) -> None:
     stolen = ClientInfo("203.0.113.1", devices=[issue_device(KEY, "ann", 0)])
     other = ClientInfo("203.0.113.1", devices=[issue_device(KEY, "ann", 0)])
     await fail_to_sign_in(guard, BY_DEVICE.rule.limit, stolen)

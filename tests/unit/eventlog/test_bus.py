@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 
 import pytest
 from redis.asyncio import Redis
 
-from realtime.embedded.pair import EmbeddedServers
 from realtime.errors import BusUnavailable
 from realtime.eventlog.bus import MAX_QUEUED_EVENTS, Bus, LogEntry
 from realtime.eventlog.cursor import Cursor
 from realtime.settings import Settings
 from tests.support.harness import eventually
+from tests.support.workers import NO_REDIS, open_bus, running_bus
 
 
 @pytest.fixture
 async def bus(settings: Settings) -> AsyncIterator[Bus]:
-    assert settings.redis_url is not None
-    bus = Bus(settings.redis_url, settings.database, max_entries=1000)
-    running = asyncio.create_task(bus.run())
-    yield bus
-    running.cancel()
-    with suppress(asyncio.CancelledError):
-        await running
-    await bus.aclose()
+    async with running_bus(settings) as bus:
+        yield bus
+
+
+@pytest.fixture
+async def redis(settings: Settings) -> AsyncIterator[Redis]:
+    """Return a client of the Redis of the event log."""
+    async with Redis.from_url(settings.redis_url or "") as redis:
+        yield redis
 
 
 def entry(key: str, version: int, size: int = 0) -> LogEntry:
@@ -88,24 +88,19 @@ async def test_read_after_a_trimmed_or_unknown_cursor_returns_none(bus: Bus, col
     assert len(await payloads(bus, start._replace(offset=2990), collapse=collapse) or ()) == 10
 
 
-async def test_index_is_trimmed_with_the_log(bus: Bus, settings: Settings) -> None:
+async def test_index_is_trimmed_with_the_log(bus: Bus, redis: Redis, settings: Settings) -> None:
     for start in range(0, 10_000, 2000):
         await append(bus, *(entry(str(start + n), 1) for n in range(2000)))
-    assert settings.redis_url is not None
-    async with Redis.from_url(settings.redis_url) as redis:
-        sizes = [
-            await redis.xlen(f"{{{settings.database}}}:log"),
-            await redis.zcard(f"{{{settings.database}}}:latest"),
-            await redis.hlen(f"{{{settings.database}}}:versions"),
-        ]
+    sizes = [
+        await redis.xlen(f"{{{settings.database}}}:log"),
+        await redis.zcard(f"{{{settings.database}}}:latest"),
+        await redis.hlen(f"{{{settings.database}}}:versions"),
+    ]
     assert sizes == [1000, 1000, 1000]
 
 
 async def test_log_is_trimmed_to_its_byte_limit(settings: Settings) -> None:
-    assert settings.redis_url is not None
-    bus = Bus(settings.redis_url, settings.database, max_entries=1000, max_bytes=100_000)
-    running = asyncio.create_task(bus.run())
-    try:
+    async with running_bus(settings, max_bytes=100_000) as bus:
         start = await bus.position()
         await append(bus, *(entry(str(n), 1, size=10_000) for n in range(25)))
         assert await payloads(bus, start) is None
@@ -113,33 +108,25 @@ async def test_log_is_trimmed_to_its_byte_limit(settings: Settings) -> None:
         assert [offset for offset, _ in kept or ()] == list(range(17, 26))
         await append(bus, entry("large", 1, size=200_000))
         assert [offset for offset, _ in await bus.read(start._replace(offset=25), 2**53) or ()] == [26]
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await bus.aclose()
 
 
-async def test_append_fails_while_redis_is_full_and_recovers(bus: Bus, settings: Settings) -> None:
-    assert settings.redis_url is not None
+async def test_append_fails_while_redis_is_full_and_recovers(bus: Bus, redis: Redis) -> None:
     await append(bus, entry("a", 1))
-    async with Redis.from_url(settings.redis_url) as redis:
-        await redis.config_set("maxmemory", 1)
-        try:
-            with pytest.raises(BusUnavailable):
-                await bus.append(entry("a", 2))
-            assert bus.appending is False
-        finally:
-            await redis.config_set("maxmemory", 0)
+    await redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(BusUnavailable):
+            await bus.append(entry("a", 2))
+        assert bus.appending is False
+    finally:
+        await redis.config_set("maxmemory", 0)
     await append(bus, entry("a", 2))
     assert (await bus.position()).offset == 2
 
 
-async def test_lost_log_starts_a_new_epoch(bus: Bus, settings: Settings) -> None:
+async def test_lost_log_starts_a_new_epoch(bus: Bus, redis: Redis, settings: Settings) -> None:
     await append(bus, entry("a", 5))
     before = await bus.position()
-    assert settings.redis_url is not None
-    async with Redis.from_url(settings.redis_url) as redis:
-        await redis.delete(*[f"{{{settings.database}}}:{name}" for name in ("meta", "log")])
+    await redis.delete(*[f"{{{settings.database}}}:{name}" for name in ("meta", "log")])
     after = await bus.position()
     assert after.epoch != before.epoch
     assert after.offset == 0
@@ -148,12 +135,10 @@ async def test_lost_log_starts_a_new_epoch(bus: Bus, settings: Settings) -> None
     assert (await bus.position()).offset == 1, "versions of the lost log do not block events of the new log"
 
 
-async def test_restarted_redis_starts_a_new_epoch(bus: Bus, settings: Settings) -> None:
+async def test_restarted_redis_starts_a_new_epoch(bus: Bus, redis: Redis, settings: Settings) -> None:
     await append(bus, entry("a", 1))
     before = await bus.position()
-    assert settings.redis_url is not None
-    async with Redis.from_url(settings.redis_url) as redis:
-        await redis.hset(f"{{{settings.database}}}:meta", "run_id", "previous process")
+    await redis.hset(f"{{{settings.database}}}:meta", "run_id", "previous process")
     after = await bus.position()
     assert (after.epoch != before.epoch, after.offset) == (True, 0)
 
@@ -179,10 +164,8 @@ async def test_concurrent_appends_get_consecutive_offsets(bus: Bus) -> None:
     assert offsets == list(range(1, len(offsets) + 1))
 
 
-async def test_calls_to_an_unreachable_redis_raise_bus_unavailable(embedded: EmbeddedServers) -> None:
-    bus = Bus("redis://127.0.0.1:1/0", "away", max_entries=100, timeout=0.5)
-    running = asyncio.create_task(bus.run())
-    try:
+async def test_calls_to_an_unreachable_redis_raise_bus_unavailable() -> None:
+    async with running_bus(Settings(redis_url=NO_REDIS), timeout=0.5) as bus:
         for call in (
             bus.position(),
             bus.read(Cursor("e", 1), 2),
@@ -195,28 +178,21 @@ async def test_calls_to_an_unreachable_redis_raise_bus_unavailable(embedded: Emb
             async with bus.subscribe(bus.feed):
                 pass
         assert not bus.available
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await bus.aclose()
 
 
 async def test_append_to_a_full_queue_raises_bus_unavailable(settings: Settings) -> None:
-    assert settings.redis_url is not None
-    bus = Bus(settings.redis_url, settings.database, max_entries=100)
-    futures = [bus.append(entry("a", n)) for n in range(MAX_QUEUED_EVENTS + 1)]
-    with pytest.raises(BusUnavailable, match="too many"):
-        await futures[-1]
-    assert not any(future.done() for future in futures[:-1])
-    await bus.aclose()
+    async with open_bus(settings) as bus:
+        futures = [bus.append(entry("a", n)) for n in range(MAX_QUEUED_EVENTS + 1)]
+        with pytest.raises(BusUnavailable, match="too many"):
+            await futures[-1]
+        assert not any(future.done() for future in futures[:-1])
     outcomes = await asyncio.gather(*futures[:-1], return_exceptions=True)
     assert all(isinstance(outcome, BusUnavailable) for outcome in outcomes)
 
 
-async def test_subscription_that_reconnects_notifies_its_reader(bus: Bus, settings: Settings) -> None:
+async def test_subscription_that_reconnects_notifies_its_reader(bus: Bus, redis: Redis) -> None:
     """redis-py reconnects and subscribes automatically; readers must be notified."""
-    assert settings.redis_url is not None
-    async with Redis.from_url(settings.redis_url) as redis, bus.subscribe(bus.feed) as messages:
+    async with bus.subscribe(bus.feed) as messages:
         assert (await anext(messages)).data is None
         waiting = asyncio.ensure_future(anext(messages))
 

@@ -53,6 +53,14 @@ class ConsumerBench:
                 )
             )
 
+    async def append_unpublished(self, *offsets: int) -> None:
+        """Append events of note 1 without publishing them, as if the messages were lost."""
+        for offset in offsets:
+            cursor = f"{self.consumer.position.epoch}:{offset}"
+            payload = f'{{"type":"note.deleted","cursor":"{cursor}","id":1,"version":{offset}}}'
+            await self.redis.xadd(f"{{{self.namespace}}}:log", {"e": payload}, id=f"{offset}-0")
+        await self.redis.hset(f"{{{self.namespace}}}:meta", "top", str(offsets[-1]))
+
     async def wait_for_offsets(self, *offsets: int) -> None:
         """Wait until exactly the events with these offsets are delivered."""
         await eventually(lambda: [event.cursor.offset for event in self.events] == list(offsets))
@@ -89,13 +97,7 @@ async def test_position_before_the_first_connection_is_unknown(settings: Setting
 async def test_gap_in_the_channel_is_filled_from_the_log(bench: ConsumerBench) -> None:
     await bench.append(2)
     await bench.wait_for_offsets(1, 2)
-    meta = f"{{{bench.namespace}}}:meta"
-    # Append without publishing, as if the message was lost.
-    epoch = bench.consumer.position.epoch
-    for offset in (3, 4):
-        payload = f'{{"type":"note.deleted","cursor":"{epoch}:{offset}","id":1,"version":{offset}}}'
-        await bench.redis.xadd(f"{{{bench.namespace}}}:log", {"e": payload}, id=f"{offset}-0")
-    await bench.redis.hset(meta, "top", "4")
+    await bench.append_unpublished(3, 4)
     bench.versions = 4
     await bench.append()
     await bench.wait_for_offsets(1, 2, 3, 4, 5)
@@ -106,10 +108,7 @@ async def test_gap_in_the_channel_is_filled_from_the_log(bench: ConsumerBench) -
 async def test_event_missing_on_the_channel_is_read_from_the_log(bench: ConsumerBench) -> None:
     await bench.append()
     await bench.wait_for_offsets(1)
-    epoch = bench.consumer.position.epoch
-    payload = f'{{"type":"note.deleted","cursor":"{epoch}:2","id":1,"version":2}}'
-    await bench.redis.xadd(f"{{{bench.namespace}}}:log", {"e": payload}, id="2-0")
-    await bench.redis.hset(f"{{{bench.namespace}}}:meta", "top", "2")
+    await bench.append_unpublished(2)
     await bench.wait_for_offsets(1, 2)
     assert bench.resets == []
 

@@ -16,13 +16,14 @@ from starlette.testclient import TestClient
 from benchmarks.processes import free_port
 from realtime import create_app
 from realtime.embedded.pair import EmbeddedServers
-from realtime.eventlog.bus import SILENCE_SECONDS, Bus
+from realtime.eventlog.bus import SILENCE_SECONDS
 from realtime.eventlog.cursor import Cursor
 from realtime.settings import Settings
 from tests.faults.daemons import Valkey
 from tests.faults.testbed import process_on
 from tests.support.accounts import parts_of
 from tests.support.harness import eventually, note_in
+from tests.support.workers import open_bus
 
 
 @pytest.fixture
@@ -115,14 +116,12 @@ async def test_clients_are_reset_when_redis_becomes_available(settings: Settings
 
 
 async def test_bus_is_silent_while_redis_does_not_respond(settings: Settings, redis_process: psutil.Process) -> None:
-    assert settings.redis_url is not None
-    bus = Bus(settings.redis_url, settings.database, max_entries=100, timeout=3 * SILENCE_SECONDS)
-    await bus.position()
-    assert not bus.silent
-    redis_process.suspend()
-    call = asyncio.ensure_future(bus.position())
-    await eventually(lambda: bus.silent and bus.available)
-    redis_process.resume()
-    await call
-    assert not bus.silent
-    await bus.aclose()
+    async with open_bus(settings, timeout=3 * SILENCE_SECONDS) as bus:
+        await bus.position()
+        assert not bus.silent
+        redis_process.suspend()
+        call = asyncio.ensure_future(bus.position())
+        await eventually(lambda: bus.silent and bus.available)
+        redis_process.resume()
+        await call
+        assert not bus.silent

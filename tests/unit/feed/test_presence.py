@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from realtime.auth.permissions import ANONYMOUS, UNRESTRICTED, Principal
+from realtime.core.tasks import running
 from realtime.errors import BusUnavailable, TooManyRequests
 from realtime.feed import presence as module
 from realtime.feed.hub import Hub
@@ -45,15 +44,6 @@ class Watcher:
                     take_presence(self.people, self.frames[-1])
 
 
-@contextlib.asynccontextmanager
-async def running(presence: Presence) -> AsyncIterator[None]:
-    task = asyncio.create_task(presence.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
 def join_client(hub: Hub, principal: Principal = UNRESTRICTED) -> Subscriber:
     return hub.join(None, content=True, principal=principal)
 
@@ -68,7 +58,7 @@ def presence_message(worker: str, note: int, people: dict[str, str | None], *, w
 async def test_watcher_receives_people_of_all_workers(hub: Hub) -> None:
     presence, watcher = Presence(hub, discard), Watcher(hub, 1, 2)
     client = join_client(hub)
-    async with running(presence):
+    async with running({"presence": presence.run}):
         presence.set_state(client, 1, {"name": "Ann"})
         presence.receive(presence_message("b", 1, {"b1": "Ben", "b2": "Bea"}))
         presence.receive(presence_message("c", 2, {"c1": "Cid"}))
@@ -85,7 +75,7 @@ async def test_watcher_receives_people_of_all_workers(hub: Hub) -> None:
 async def test_presence_change_is_sent_instead_of_the_list(hub: Hub) -> None:
     presence, watcher = Presence(hub, discard), Watcher(hub, 1)
     clients = [join_client(hub) for _ in range(20)]
-    async with running(presence):
+    async with running({"presence": presence.run}):
         for number, client in enumerate(clients):
             presence.set_state(client, 1, {"name": f"name {number}"})
         await watcher.wait_for_people(1, *({"name": f"name {number}"} for number in range(20)))
@@ -100,7 +90,7 @@ async def test_presence_bytes_sent_to_each_client_are_limited(hub: Hub) -> None:
     """Each client receives at most 20 times the bytes that all clients send, even for the smallest states."""
     presence, watcher = Presence(hub, discard), Watcher(hub, 1)
     received = 0
-    async with running(presence):
+    async with running({"presence": presence.run}):
         clients = [join_client(hub) for _ in range(60)]
         for round in range(10):
             for client in clients:
@@ -113,7 +103,7 @@ async def test_presence_bytes_sent_to_each_client_are_limited(hub: Hub) -> None:
 
 async def test_new_viewer_receives_the_presence_list(hub: Hub) -> None:
     presence, watcher = Presence(hub, discard), Watcher(hub, 1)
-    async with running(presence):
+    async with running({"presence": presence.run}):
         presence.set_state(join_client(hub), 1, {"name": "Ann"})
         await watcher.wait_for_people(1, {"name": "Ann"})
         late = join_client(hub)
@@ -129,7 +119,7 @@ async def test_own_and_invalid_presence_messages_are_ignored(hub: Hub) -> None:
     sent: asyncio.Queue[bytes] = asyncio.Queue()
     presence = Presence(hub, sent.put)
     presence.set_state(join_client(hub), 1, {"name": "Ann"})
-    async with running(presence):
+    async with running({"presence": presence.run}):
         presence.receive(await sent.get())
         presence.receive(b"nonsense")
         assert presence.people(1) == [{"name": "Ann"}]
@@ -149,7 +139,7 @@ async def test_presence_changes_are_sent_to_other_workers(hub: Hub, monkeypatch:
 
     presence = Presence(hub, send)
     clients = [join_client(hub) for _ in range(2)]
-    async with running(presence):
+    async with running({"presence": presence.run}):
         presence.set_state(clients[0], 1, {"name": "Ann"})
         await eventually(lambda: len(sent) == 1)
         presence.set_state(clients[1], 1, {"name": "Ben"})
@@ -158,7 +148,7 @@ async def test_presence_changes_are_sent_to_other_workers(hub: Hub, monkeypatch:
         await eventually(lambda: len(sent) == 3)
     assert states() == [[{"name": "Ann"}], [{"name": "Ben"}], [None]]
     monkeypatch.setattr(module, "ANNOUNCE_INTERVAL_SECONDS", 0.0)
-    async with running(presence):
+    async with running({"presence": presence.run}):
         await eventually(lambda: sent[-1].whole)
     assert states()[-1] == [{"name": "Ben"}]
 
@@ -166,7 +156,7 @@ async def test_presence_changes_are_sent_to_other_workers(hub: Hub, monkeypatch:
 async def test_client_that_leaves_is_removed_from_all_its_notes(hub: Hub) -> None:
     presence, watcher = Presence(hub, discard), Watcher(hub, 1, 2, 3)
     leaving, staying = join_client(hub), join_client(hub)
-    async with running(presence):
+    async with running({"presence": presence.run}):
         for note in (1, 2, 3):
             presence.set_state(leaving, note, {"name": "Ann"})
         presence.set_state(staying, 2, {"name": "Ben"})
@@ -199,11 +189,11 @@ async def test_presence_set_while_redis_is_unavailable_is_announced_later(
     client = join_client(hub)
     for note in (1, 2, 3):
         presence.set_state(client, note, {"name": "Ann"})
-    async with running(presence):
+    async with running({"presence": presence.run}):
         await eventually(lambda: bool(attempts))
     available = True
     monkeypatch.setattr(module, "ANNOUNCE_INTERVAL_SECONDS", 0.0)
-    async with running(presence):
+    async with running({"presence": presence.run}):
         await eventually(lambda: announced == {1, 2, 3})
 
 
@@ -231,7 +221,7 @@ async def test_presence_changes_of_a_client_are_rate_limited(hub: Hub) -> None:
 async def test_large_presence_list_counts_against_the_rate_limit(hub: Hub) -> None:
     presence = Presence(hub, discard)
     presence.receive(presence_message("b", 1, {str(number): "x" * 1000 for number in range(MAX_PEOPLE)}))
-    async with running(presence):
+    async with running({"presence": presence.run}):
         await eventually(lambda: len(presence.people(1)) == MAX_PEOPLE)
     client = join_client(hub)
     with pytest.raises(TooManyRequests):
@@ -244,7 +234,7 @@ async def test_anonymous_clients_do_not_displace_users_in_a_full_list(hub: Hub) 
     presence = Presence(hub, discard)
     anonymous_clients = [join_client(hub, ANONYMOUS) for _ in range(MAX_PEOPLE + 20)]
     ann = join_client(hub, Principal(keys=frozenset({"@ann"}), name="ann"))
-    async with running(presence):
+    async with running({"presence": presence.run}):
         for client in anonymous_clients:
             presence.set_state(client, 1, {})
         await eventually(lambda: len(presence.people(1)) == MAX_PEOPLE)
@@ -258,7 +248,7 @@ async def test_people_of_a_silent_worker_expire(hub: Hub, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "EXPIRY_SECONDS", 0.3)
     presence, watcher = Presence(hub, discard), Watcher(hub, 1)
     presence.receive(presence_message("b", 1, {"b1": "Ben"}))
-    async with running(presence):
+    async with running({"presence": presence.run}):
         await watcher.wait_for_people(1, {"name": "Ben"})
         await watcher.wait_for_people(1)
     assert presence.people(1) == []

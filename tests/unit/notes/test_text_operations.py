@@ -6,7 +6,6 @@ import asyncio
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,9 +18,9 @@ from realtime.errors import EditRefused, FieldTooLong
 from realtime.notes.headings import headings
 from realtime.notes.models import MAX_CONTENT_BYTES
 from realtime.notes.text_operations import TextOperation, TextOperations, edited
-from tests.support.harness import UNIT, Json, ServerProcess, note_in, rest_client
+from tests.support.harness import UNIT, Json, note_in, rest_client
+from tests.support.http import Serve
 
-Serve = Callable[..., ServerProcess]
 READER: TypeAdapter[list[TextOperation]] = TypeAdapter(TextOperations)
 
 
@@ -238,12 +237,6 @@ def test_invalid_edits_body_is_a_validation_error(shared: TestClient, path: str,
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"][0] == "body"
     assert shared.get(path).json() == before
-
-
-def test_edit_of_a_missing_or_deleted_note_is_not_found(shared: TestClient, path: str) -> None:
-    assert shared.post("/notes/999999/content", json=[append("a")]).status_code == 404
-    shared.delete(path)
-    assert shared.post(f"{path}content", json=[append("a")]).status_code == 404
 
 
 def test_edit_with_a_mismatched_if_match_is_refused(shared: TestClient, path: str) -> None:

@@ -20,21 +20,18 @@ from realtime.notes.headings import first_heading, first_line
 from realtime.notes.models import MAX_CONTENT_BYTES, MAX_ID, Note, NoteIn
 from realtime.transfer.front_matter import date_of
 from realtime.transfer.note_file import FILE_BYTES, NoteFile, file_name, from_markdown, to_markdown
+from tests.support.files import UNUSUAL_TEXTS
 from tests.support.harness import UNIT, Json, note_in
 
 EMPTY: tuple[Any, ...] = ("", "~", "null", "Null", "NULL", [])
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
-ODD = [
-    *("yes", "null", "NULL", "~~~", "true", "2024-01-01", "0x1F", "1_000", "1e3", ".inf", "012", "<<<", "===", "..."),
-    *("- x", "#x #", "{a}", "[a]", "a: b", "a #b", "'a'", '"a"', "*a ", "&a ", "!!str a", "%YAML", "|  ", "> a", "@a@"),
-    *("---", "--- ", "a\n---\nb", "---\n---\n", "\r\n---\r\n", "a\rb", "\t\ta", "   ", " a ", "a\\nb", "a\n\n\n"),
-    *("\ufeffab", "\u2028\u2029\x85", "\x01\x7f\x9f", "\ufffe\uffffa", "🦜🦜🦜", "e\u0301\u200d", "\U0010ffff--"),
-]
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-LINES = st.text(CHARACTERS, min_size=3, max_size=50) | st.sampled_from(ODD)
-TAGS = st.lists(st.text(CHARACTERS, min_size=1, max_size=50) | st.sampled_from(["", *ODD]).filter(len), max_size=32)
+LINES = st.text(CHARACTERS, min_size=3, max_size=50) | st.sampled_from(UNUSUAL_TEXTS)
+TAGS = st.lists(
+    st.text(CHARACTERS, min_size=1, max_size=50) | st.sampled_from(["", *UNUSUAL_TEXTS]).filter(len), max_size=32
+)
 CONTENTS = st.text(CHARACTERS, max_size=100) | st.lists(
-    st.sampled_from([*ODD, "---\n", "\n", "\r\n", "title: a\n", "# a\n", "\ufeff", "..."]), max_size=8
+    st.sampled_from([*UNUSUAL_TEXTS, "---\n", "\n", "\r\n", "title: a\n", "# a\n", "\ufeff", "..."]), max_size=8
 ).map("".join)
 NOTES = st.builds(
     Note,
@@ -69,7 +66,7 @@ def test_exported_note_is_imported_unchanged(note: Note) -> None:
     _check_round_trip(note)
 
 
-@pytest.mark.parametrize("text", ODD, ids=repr)
+@pytest.mark.parametrize("text", UNUSUAL_TEXTS, ids=repr)
 def test_unusual_text_is_imported_unchanged(text: str) -> None:
     _check_round_trip(_note(title=text, description=text, content=text, tags=[text] * 3))
 
@@ -271,6 +268,9 @@ def test_imported_note_keeps_all_text(content: str, key: str, value: str) -> Non
         assert written in (note.title, note.tags, ", ".join(note.tags), *EMPTY)
 
 
+FIFTY_CHARACTERS = "Everything that happened in the summer, and later."
+
+
 def _read(name: str, text: str) -> NoteFile:
     return from_markdown(name, text.encode())
 
@@ -298,6 +298,10 @@ class TestOtherPrograms:
             ("title: 'It''s: here' now: then\ntags: a", "'It''s: here' now: then", ["a"]),
             ('title: "A \\"b\\"": c"\ntags: %', 'A "b"": c', ["%"]),
             ("title: One\ntitle: Two\ntags: a\nTags: b", "One", ["a"]),
+            ("id: 20240304050607\ntags:", "Heading", []),
+            ("id: 77\ntitle: A week\ntags: home, garden", "A week", ["home", "garden"]),
+            (f"id: 20240304\ntitle: {FIFTY_CHARACTERS}", FIFTY_CHARACTERS, []),
+            ("id: 20240304\ntitle: A week\ncreated: 2024-03-04", "A week", []),
             ("title:\ntitle: Two two\n", "Two two", []),
         ],
     )
