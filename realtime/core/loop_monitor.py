@@ -19,13 +19,13 @@ async def monitor_loop(observe: Callable[[float], None]) -> None:
     """Pass the lag of the event loop in seconds to ``observe`` 20 times per second, until cancelled.
 
     The lag can also come from other processes that use the processor. The loop counts as blocked only if this process
-    used the processor meanwhile.
+    used the processor during the lag.
     """
     while True:
         started, used = time.monotonic(), time.process_time()
         await asyncio.sleep(INTERVAL_SECONDS)
         lag = max(0.0, time.monotonic() - started - INTERVAL_SECONDS)
         observe(lag)
-        blocked = min(lag, time.process_time() - used)
+        blocked = min(lag, time.process_time() - used - INTERVAL_SECONDS)  # it may have been busy before the lag
         if blocked > BLOCKED_SECONDS:
-            log.warning(BLOCKED, extra={"seconds": round(blocked, 3)})
+            log.error(BLOCKED, extra={"seconds": round(blocked, 3)})
