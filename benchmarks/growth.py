@@ -32,11 +32,11 @@ from realtime.rooms import protocol
 from realtime.rooms.yjs_update import ROOT
 
 REPETITIONS = 21
-EDIT_PAUSE = 0.05
+EDIT_PAUSE_SECONDS = 0.05
 """The delay in seconds between writes to a text, so that each is a write of its own."""
-STARTED = 2.0
+START_SECONDS = 2.0
 """Seconds until a worker knows that there are no others, whose states a room would have to wait for."""
-COMPACTED = 4.0
+COMPACT_SECONDS = 4.0
 """Seconds until a text that does not change is compacted."""
 SEED = 7
 Row = dict[str, Any]
@@ -78,7 +78,7 @@ def versions(embedded: EmbeddedServers, sizes: list[int]) -> Iterator[Row]:
         for size in sizes:
             note = {"title": "a note", "description": "with many versions", "content": "x" * 300}
             id = client.post("/notes/", json=note).raise_for_status().json()["id"]
-            for _ in range(size - 1 - REPETITIONS):
+            for _ in range(size - 1):
                 _retitle(client, f"/notes/{id}/").raise_for_status()
             yield {
                 "versions": size,
@@ -113,7 +113,7 @@ def edits(embedded: EmbeddedServers, sizes: list[int]) -> Iterator[Row]:
                 mongo[database].texts.insert_one(text)
                 mongo[database].notes.update_one({"_id": id}, {"$set": {"lineage": lineage}})
             client.patch(f"/notes/{id}/", json={"content": f"{content}!"}).raise_for_status()
-            time.sleep(COMPACTED)  # from now on, the snapshot is one that the server encoded
+            time.sleep(COMPACT_SECONDS)  # from now on, the snapshot is one that the server encoded
         with served(embedded, database) as url:
             yield {"edits": size, **asyncio.run(_edits(url, id)), "pycrdt alone": _applied(update)}
 
@@ -132,7 +132,7 @@ def _applied(update: bytes) -> float:
 async def _edits(url: str, id: int) -> Row:
     """Open the text, and append a character to it repeatedly."""
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-        await asyncio.sleep(STARTED)
+        await asyncio.sleep(START_SECONDS)
         opened, ping_opened = await _with_pings(url, partial(_open, url, id))
         elapsed, longest = [], 0.0
         for _ in range(REPETITIONS):
@@ -140,7 +140,7 @@ async def _edits(url: str, id: int) -> Row:
             took, ping = await _with_pings(url, partial(client.post, f"/notes/{id}/content", json=operation))
             elapsed.append(took)
             longest = max(longest, ping)
-            await asyncio.sleep(EDIT_PAUSE)
+            await asyncio.sleep(EDIT_PAUSE_SECONDS)
     return {
         "open": opened,
         "longest ping while opening": ping_opened,
@@ -159,12 +159,12 @@ async def _open(url: str, id: int) -> None:
 
 async def _with_pings(url: str, work: Callable[[], Awaitable[Any]]) -> tuple[float, float]:
     """Return the time of some work, and the longest time of a request that was sent meanwhile, in milliseconds."""
-    longest = 0.0
+    longest, ended = 0.0, asyncio.Event()
 
     async def ping() -> None:
         nonlocal longest
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            while True:
+            while not ended.is_set():
                 started = time.perf_counter()
                 await client.get("/ping")
                 longest = max(longest, (time.perf_counter() - started) * 1000)
@@ -175,8 +175,8 @@ async def _with_pings(url: str, work: Callable[[], Awaitable[Any]]) -> tuple[flo
     started = time.perf_counter()
     result = await work()
     elapsed = (time.perf_counter() - started) * 1000
-    pinging.cancel()
-    await asyncio.wait([pinging])
+    ended.set()
+    await pinging  # the loop may have been blocked the whole time
     if isinstance(result, httpx.Response):
         result.raise_for_status()
     return elapsed, longest
@@ -187,12 +187,12 @@ def subscribers(folder: Path, sizes: list[int]) -> Iterator[Row]:
     with Session(folder, quick=False) as session:
         server = session.server(CONTENDERS["realtime"])
         for size in sizes:
-            said = session.load(server, clients=size, writers=4, rate=10, seconds=6, grace=4)
+            figures = session.load(server, clients=size, writers=4, rate=10, seconds=6, grace=4)
             yield {
                 "subscribers": size,
-                "write": said["request_p50"],
-                "delivery, p50": said["p50"],
-                "delivery, p99": said["p99"],
+                "write": figures["request_p50"],
+                "delivery, p50": figures["p50"],
+                "delivery, p99": figures["p99"],
             }
 
 

@@ -473,6 +473,13 @@ class DocumentBroken(RealtimeError):
     """Raised if an update left a shared text in an unknown state. The text has to be loaded again."""
 
 
+class DraftLost(RealtimeError):
+    """Raised if an edit of a shared text has to be computed again, because its base is no longer known."""
+
+    def __init__(self) -> None:
+        super().__init__("the edit has to be computed again")
+
+
 class BusUnavailable(RealtimeError):
     """Raised if Redis does not respond. Clients get :class:`Unavailable` instead."""
 

@@ -177,7 +177,7 @@ class FairQueue:
 
 
 class FairPool:
-    """Runs functions in one dedicated thread, in the order of a :class:`FairQueue`.
+    """Runs functions in one dedicated thread or process, in the order of a :class:`FairQueue`.
 
     Args:
         name: The name of the thread.

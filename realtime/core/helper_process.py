@@ -17,6 +17,8 @@ _SIZE = struct.Struct(">Q")
 _NICENESS = 10
 """The event loop and the databases get processor time first."""
 _ATTEMPTS = 2
+_PROGRAM = "import sys; sys.path[:] = {!r}; from realtime.core import helper_process; helper_process.serve()"
+"""The program of the process. It imports modules from the same folders as the parent."""
 
 
 class HelperLost(Exception):
@@ -26,8 +28,8 @@ class HelperLost(Exception):
 class HelperProcess:
     """Calls functions in a process of its own, one at a time.
 
-    The process starts with the first call, and starts again if it has ended. It ends with its parent, however that
-    ends, because its input is closed then.
+    The process starts with the first call, and starts again if it has ended. It ends when its input is closed, which
+    happens even if the parent is killed.
     """
 
     def __init__(self) -> None:
@@ -45,26 +47,28 @@ class HelperProcess:
         """
         request = pickle.dumps((function, arguments))
         for _ in range(_ATTEMPTS):
-            with contextlib.suppress(OSError, EOFError):
+            try:
                 succeeded, result = self._exchange(request)
-                if succeeded:
-                    return result  # type: ignore[no-any-return]
-                raise result
-            self.close()
+            except (OSError, EOFError):
+                self.close()
+                continue
+            if succeeded:
+                return result  # type: ignore[no-any-return]
+            raise result
         raise HelperLost
 
     def _exchange(self, request: bytes) -> Any:
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "realtime.core.helper_process"],
+                [sys.executable, "-P", "-c", _PROGRAM.format(sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C must reach only the parent
+                process_group=0,  # Ctrl-C must reach only the parent
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         _write(self._process.stdin, request)
-        return pickle.loads(_read(self._process.stdout))  # written by _serve
+        return pickle.loads(_read(self._process.stdout))  # written by serve
 
     def close(self) -> None:
         """End the process."""
@@ -83,13 +87,16 @@ def _write(stream: IO[bytes], message: bytes) -> None:
 def _read(stream: IO[bytes]) -> bytes:
     """Read a message. Raises ``EOFError`` at the end of the stream."""
     head = stream.read(_SIZE.size)
-    message = stream.read(_SIZE.unpack(head)[0]) if len(head) == _SIZE.size else b""
-    if not message:
+    if len(head) < _SIZE.size:
+        raise EOFError
+    size: int = _SIZE.unpack(head)[0]
+    message = stream.read(size)
+    if len(message) < size:
         raise EOFError
     return message
 
 
-def _serve() -> None:
+def serve() -> None:
     """Call the requested functions until the input ends."""
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may be printed between the replies
@@ -102,7 +109,3 @@ def _serve() -> None:
             except Exception as error:  # noqa: BLE001  # raised again by the parent
                 reply = False, error
             _write(replies, pickle.dumps(reply))
-
-
-if __name__ == "__main__":
-    _serve()

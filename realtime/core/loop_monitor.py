@@ -10,6 +10,8 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 0.05
+START_SECONDS = 1.0
+"""Time before the first measurement: at its start, before it has clients, a worker collects garbage."""
 BLOCKED_SECONDS = 0.1
 """The processor time during which the event loop did not run, above which it counts as blocked."""
 BLOCKED = "the event loop was blocked"
@@ -21,6 +23,7 @@ async def monitor_loop(observe: Callable[[float], None]) -> None:
     The lag can also come from other processes that use the processor. The loop counts as blocked only if this process
     used the processor during the lag.
     """
+    await asyncio.sleep(START_SECONDS)
     while True:
         started, used = time.monotonic(), time.process_time()
         await asyncio.sleep(INTERVAL_SECONDS)

@@ -1,4 +1,4 @@
-"""Threads for slow work, such as comparing and merging texts, and reading imports.
+"""Threads, and processes, for slow work, such as comparing and merging texts, and reading imports.
 
 Each kind of work has its own thread, so that many requests of one kind do not delay another. Callers of one kind take
 turns (:class:`realtime.core.fair_queue.FairQueue`).

@@ -22,9 +22,13 @@ class Turns:
     After each turn, the event loop is free for three times as long as the turn took, or longer after a turn of more
     than 2 ms, up to fifteen times. Callers with endless work therefore use at most a quarter of its time, and delay
     another caller by at most one turn and its pause.
+
+    Args:
+        max_pause_factor: The maximum length of a pause, in multiples of its turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_pause_factor: float = MAX_PAUSE_FACTOR) -> None:
+        self._max_pause_factor = max_pause_factor
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
         self._busy = False
         self._pending_delay = 0.0
@@ -71,7 +75,7 @@ class Turns:
         """Start the next turn after a delay. Delays of short turns are added up: timers are too coarse for them."""
         loop = asyncio.get_running_loop()
         factor = PAUSE_FACTOR * max(1.0, seconds / SLICE_SECONDS)
-        self._pending_delay += min(factor, MAX_PAUSE_FACTOR) * seconds
+        self._pending_delay += min(factor, self._max_pause_factor) * seconds
         if self._pending_delay < SLICE_SECONDS:
             loop.call_soon(self._start_next)
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from realtime.auth.permissions import Permission, check
 from realtime.auth.requesters import writer_of
-from realtime.errors import BaseNotFound, VersionNotFound
+from realtime.errors import BaseNotFound, DraftLost, VersionNotFound
 from realtime.notes.merge import merge_fields, merged
 from realtime.notes.text_operations import edited
 from realtime.store.notes import NO_SHARED_TEXT, RevisionInfo, SharedTextChange
@@ -158,7 +158,10 @@ class FieldWrite(ExistingNoteWrite):
                 if conflicts:  # store the typed text as a version before the next attempt overwrites it
                     await edit.project()
                     return None
-            row = await edit.propose(content)
+            try:
+                row = await edit.propose(content)
+            except DraftLost:
+                return None
             typed_by = edit.snapshot.authors if text != note.content else ()
             try:
                 text_change = SharedTextChange(record.lineage, row)

@@ -226,9 +226,9 @@ class TextDocument:
         """Return the changes after a state vector, including pending ones. Raises :class:`MalformedUpdate`."""
         return self.changes_after(self.trim_vector(vector))
 
-    def integrated_since(self, vector: bytes = EMPTY_STATE_VECTOR) -> bytes:
-        """Return the changes after a state vector, without pending ones. Raises :class:`MalformedUpdate`."""
-        return self._doc.get_update(self.trim_vector(vector))
+    def integrated_since(self, state: bytes = EMPTY_STATE_VECTOR) -> bytes:
+        """Return the changes after the state of another document of the server, without pending changes."""
+        return self._doc.get_update(state)
 
     def changes_after(self, vector: bytes) -> bytes:
         """Return the changes that are missing in a state vector made by :meth:`trim_vector`."""
@@ -244,9 +244,14 @@ class TextDocument:
 
     def __str__(self) -> str:
         """Return the text. It is cached, because reading a text of very many pieces takes long."""
-        if self._cached_text[0] != self.revision:
+        if not self.has_cached_text:
             self._cached_text = self.revision, str(self._text)
         return self._cached_text[1]
+
+    @property
+    def has_cached_text(self) -> bool:
+        """Whether the text is cached."""
+        return self._cached_text[0] == self.revision
 
     def cache_text(self, text: str) -> None:
         """Cache the text, which is known to be this one."""

@@ -1,4 +1,4 @@
-"""Edits of a shared text that are not stored yet, made on a copy of the text.
+"""Computes edits of a shared text on a copy of it, before they are stored.
 
 The copies of large texts are kept in the helper process: making a copy of a text with very many pieces takes a long
 time, and so does finding a position in it. A copy receives only what has changed since its last edit.
@@ -7,10 +7,11 @@ time, and so does finding a position in it. A copy receives only what has change
 from __future__ import annotations
 
 import secrets
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from realtime.errors import Unavailable
+from realtime.errors import DraftLost
 from realtime.notes.diff import changes
 from realtime.rooms import crdt
 from realtime.rooms.crdt import TextDocument
@@ -26,6 +27,8 @@ SMALL_EDIT_BYTES = 1024
 """Size below which texts are compared and edited in the event loop."""
 MAX_COPIES = 4
 """The number of texts of which the helper process keeps a copy."""
+MAX_AGE_SECONDS = 60.0
+"""Time since its last use after which a copy is dropped, when the next one is used."""
 
 
 class DraftBase(NamedTuple):
@@ -33,12 +36,16 @@ class DraftBase(NamedTuple):
 
     Attributes:
         text: The text.
-        revision: The revision of the document.
+        document: The document that it was read from.
+        revision: The revision of the document then.
+        copy: The copy to edit, or ``None`` if there is none.
         update: The changes that the copy does not have; all changes if there is no copy.
     """
 
     text: str
+    document: TextDocument
     revision: int
+    copy: _Edit | None
     update: bytes
 
 
@@ -51,7 +58,7 @@ class _Edit(NamedTuple):
 
 
 class Drafts:
-    """Computes edits of one text. Of two edits with the same client id, of which one is stored, the other is lost."""
+    """Computes edits of one text. Two edits with the same client id must not both be stored: one would be lost."""
 
     def __init__(self, note: int, scheduler: Scheduler) -> None:
         self._note = note
@@ -61,26 +68,34 @@ class Drafts:
         self._stored: _Edit | None = None
 
     async def check_copy(self) -> None:
-        """Find out whether the helper process still has the copy. Raises :class:`Unavailable`."""
+        """Forget the copy if the helper process does not have it any more. Raises :class:`Unavailable`."""
         if self._stored is not None and not await self._run(_has_copy, self._stored.copy_id):
             self._stored = None
 
     def base(self, document: TextDocument) -> DraftBase:
         """Return the current text of a document as the base of an edit."""
-        known = crdt.EMPTY_STATE_VECTOR if self._stored is None else self._stored.state
-        return DraftBase(str(document), document.revision, document.integrated_since(known))
+        copy = self._stored
+        known = crdt.EMPTY_STATE_VECTOR if copy is None else copy.state
+        return DraftBase(str(document), document, document.revision, copy, document.integrated_since(known))
 
     async def edit(self, base: DraftBase, text: str) -> bytes:
-        """Return the update that turns the last base into another text. Raises :class:`Unavailable`."""
-        copy, self._stored, self._drafted = self._stored, None, None
-        if copy is None and len(base.update) + len(text) < SMALL_EDIT_BYTES:
+        """Return the update that turns a base into another text.
+
+        Raises:
+            DraftLost: The copy is lost, or the text was loaded again. The edit can be repeated with a new base.
+            Unavailable: Too much work is waiting.
+        """
+        if base.copy is not self._stored:
+            raise DraftLost
+        self._stored, self._drafted = None, None
+        if base.copy is None and len(base.update) + len(text) < SMALL_EDIT_BYTES:
             return TextDocument([base.update], self._client).edit(changes(base.text, text), base.text)
-        if copy is None:
+        if base.copy is None:
             edit = await self._run(_edit_new_copy, base.update, self._client, base.text, text)
         else:
-            edit = await self._run(_edit_copy, copy.copy_id, base.update, base.text, text)
+            edit = await self._run(_edit_copy, base.copy.copy_id, base.update, base.text, text)
         if edit is None:
-            raise Unavailable
+            raise DraftLost
         self._drafted = edit
         return edit.update
 
@@ -96,13 +111,13 @@ class Drafts:
         self._client, self._stored = crdt.new_client_id(), None
 
 
-_copies: OrderedDict[str, TextDocument] = OrderedDict()
-"""The copies, in the helper process. Each is used for one edit, and then has a new id."""
+_copies: OrderedDict[str, tuple[float, TextDocument]] = OrderedDict()
+"""The copies with the times of their last use, in the helper process. After each edit, a copy has a new id."""
 
 
 def _edit_copy(copy_id: str, update: bytes, before: str, after: str) -> _Edit | None:
     """Apply an update to a copy, and edit it. Return ``None`` if there is no such copy."""
-    document = _copies.pop(copy_id, None)
+    _, document = _copies.pop(copy_id, (0.0, None))
     if document is None:
         return None
     document.apply(update)
@@ -110,19 +125,30 @@ def _edit_copy(copy_id: str, update: bytes, before: str, after: str) -> _Edit | 
 
 
 def _has_copy(copy_id: str) -> bool:
-    if copy_id in _copies:
-        _copies.move_to_end(copy_id)
-    return copy_id in _copies
+    if copy_id not in _copies:
+        return False
+    _keep(copy_id, _copies[copy_id][1])
+    return True
 
 
 def _edit_new_copy(full_update: bytes, client: int, before: str, after: str) -> _Edit | None:
     return _edit(TextDocument.trusted(full_update, client), before, after)
 
 
-def _edit(document: TextDocument, before: str, after: str) -> _Edit:
+def _edit(document: TextDocument, before: str, after: str) -> _Edit | None:
+    if str(document) != before:
+        return None
     update = document.edit(changes(before, after), before)
+    document.cache_text(after)
     copy_id = secrets.token_hex(8)
-    _copies[copy_id] = document
-    if len(_copies) > MAX_COPIES:
-        _copies.popitem(last=False)
+    _keep(copy_id, document)
     return _Edit(update, copy_id, document.state)
+
+
+def _keep(copy_id: str, document: TextDocument) -> None:
+    """Keep a copy, and drop those that are too many or too old."""
+    now = time.monotonic()
+    _copies[copy_id] = now, document
+    _copies.move_to_end(copy_id)
+    while len(_copies) > MAX_COPIES or next(iter(_copies.values()))[0] < now - MAX_AGE_SECONDS:
+        _copies.popitem(last=False)

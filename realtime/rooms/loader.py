@@ -149,10 +149,18 @@ def deletion_seconds(document: TextDocument, update: bytes) -> float:
     return len(update) // MIN_DELETION_BYTES * document.piece_count * DELETION_SECONDS
 
 
-async def recount(document: TextDocument, full_update: bytes, scheduler: Scheduler, caller: str) -> None:
-    """Correct the piece count of a document by its full update, which may be of an earlier revision."""
+async def recount(
+    document: TextDocument, full_update: bytes, scheduler: Scheduler, note: int, caller: str | None
+) -> None:
+    """Correct the piece count of a document by its full update, which may be of an earlier revision.
+
+    Raises :class:`PeerRefused`, or :class:`Unavailable` if it is done on behalf of the note instead of a caller.
+    """
     before = document.piece_count
-    counted = await scheduler.run_in_process_for_caller(caller, yjs_update.recount_pieces, full_update)
+    if caller is None:
+        counted = await scheduler.run_in_process_for_note(note, yjs_update.recount_pieces, full_update)
+    else:
+        counted = await scheduler.run_in_process_for_caller(caller, yjs_update.recount_pieces, full_update)
     document.piece_count += counted - before  # it may have grown during the count
 
 

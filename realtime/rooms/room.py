@@ -219,8 +219,11 @@ class Room:
                 if (missed := self._document.since(before)) != crdt.EMPTY_UPDATE:
                     self.participants.broadcast([protocol.update(missed)])
 
-    def _apply_row(self, row: Row) -> None:
-        """Apply a row from the journal. If that breaks the text, close the room: clients reconnect to a new one."""
+    def _apply_row(self, row: Row) -> bool:
+        """Apply a row from the journal, and return whether all of it could be applied.
+
+        If that breaks the text, close the room: clients reconnect to a new one.
+        """
         try:
             complete = sum(loader.apply_journaled(self._document, update) for update in row.updates) == len(row.updates)
         except DocumentBroken as error:
@@ -230,6 +233,7 @@ class Room:
         self._quota.add(sum(map(len, row.updates)))
         self.contributors.add(row.authors)
         self._mark_applied(row.id, complete=complete and row.id != "")  # compaction would lose skipped updates
+        return complete
 
     def _mark_applied(self, row: str, *, complete: bool = True) -> None:
         self.applied_rows.add(row, complete=complete)
@@ -372,8 +376,8 @@ class Room:
         if self._document.piece_count > loader.MAX_PIECES:
             peer.reject_too_large()
 
-    async def _recount(self, full_update: bytes, revision: int, caller: str) -> None:
-        await loader.recount(self._document, full_update, self._scheduler, caller)
+    async def _recount(self, full_update: bytes, revision: int, caller: str | None) -> None:
+        await loader.recount(self._document, full_update, self._scheduler, self.id, caller)
         self._last_count = _PieceCount(self._document.piece_count, revision)
 
     def _needs_chunks(self, update: bytes) -> bool:
@@ -520,8 +524,10 @@ class Room:
         """
         await self._ensure_includes(record)
         started = time.thread_time()
+        is_cached = self._document.has_cached_text
         snapshot = self.contributors.snapshot(str(self._document))
-        self.read_seconds = time.thread_time() - started
+        if not is_cached:
+            self.read_seconds = time.thread_time() - started
         if not await self.wait_until_durable():
             raise Unavailable
         return snapshot
@@ -558,11 +564,10 @@ class Room:
 
     def apply_committed(self, row: Row, base: DraftBase, text: str) -> None:
         """Apply a draft, which turned ``base`` into ``text``, after its commit. Send it to clients and workers."""
-        changed = self._document.revision != base.revision
-        self.drafts.mark_stored()
         with contextlib.suppress(Unavailable):
-            self._apply_row(row)
-            if not changed:
+            if not self._apply_row(row):
+                self.drafts.rotate_client_id()  # the copy has a change that the document does not have
+            elif self._document is base.document and self._document.revision == base.revision + 1:
                 self._document.cache_text(text)
         self.participants.broadcast([protocol.update(update) for update in row.updates])
         self._relay.enqueue(RelayMessage(RelayKind.UPDATES, self.id, row.id, row.updates))
@@ -586,7 +591,7 @@ class Room:
         if not await self.wait_until_durable():
             return
         if self._document.piece_count > self._last_count.pieces * 1.2 + loader.RECOUNT_PIECES:
-            await self._recount(full_update, self._document.revision, f"note {self.id}")
+            await self._recount(full_update, self._document.revision, None)
         pieces = self._document.piece_count if is_complete else None
         if await self._texts.compact(self._lineage, generation, full_update, rows, pieces):
             self.applied_rows.mark_compacted(rows, generation + 1)

@@ -81,17 +81,15 @@ class Scheduler:
         """
         try:
             return await self._pool.run_in_process(Requester(caller, caller), function, *arguments)
-        except TooManyRequests:
+        except (TooManyRequests, HelperLost):  # a delay follows this code: a client could repeat what ends the process
             raise PeerRefused(CloseCode.TOO_MANY) from None
-        except HelperLost:
-            raise PeerRefused(CloseCode.RESUME) from None
 
     async def run_in_process_for_note(self, note: int, function: Callable[..., T], *arguments: object) -> T:
         """Call a function in another process on behalf of all clients of a note. Raises :class:`Unavailable`."""
         try:
             return await self._pool.run_in_process(_requester(note), function, *arguments)
         except (TooManyRequests, HelperLost):
-            raise Unavailable from None
+            raise Unavailable("The server could not process the text now. Try again") from None
 
     async def run_in_thread_for_note(self, note: int, work: Callable[[], T]) -> T:
         """Run a function in a thread on behalf of all clients of a note. Raises :class:`Unavailable`.

@@ -40,6 +40,7 @@ class RoomEdit:
         """Apply the proposed update, which was committed together with this change to the note."""
         self._room.mark_stored(change.note.version, self.snapshot.change_count)
         if self._row is not None:
+            self._room.drafts.mark_stored()
             self._room.apply_committed(self._row, self._base, self._content)
             self.committed = self._row
 

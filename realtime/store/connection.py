@@ -120,12 +120,14 @@ class MongoConnection:
         """Limit the time of a block that writes, and raise driver errors as :class:`OutcomeUnknown`."""
         task = asyncio.current_task()
         cancellations = task.cancelling() if task is not None else 0
-        with self._translated(OutcomeUnknown), pymongo.timeout(self.write_timeout):
-            yield
-        # Before Python 3.12, asyncio.wait_for, which the asyncio client uses, can lose a cancellation:
-        # https://github.com/python/cpython/issues/86296
-        if task is not None and task.cancelling() > cancellations:
-            raise asyncio.CancelledError
+        try:
+            with self._translated(OutcomeUnknown), pymongo.timeout(self.write_timeout):
+                yield
+        finally:
+            # Before Python 3.12, asyncio.wait_for, which the asyncio client uses, can lose a cancellation:
+            # https://github.com/python/cpython/issues/86296
+            if task is not None and task.cancelling() > cancellations:
+                raise asyncio.CancelledError
 
     async def transaction(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Call ``work`` with a session in a transaction, and return its result.

@@ -15,7 +15,7 @@ from pymongo import DESCENDING, ReturnDocument
 from pymongo.errors import BulkWriteError
 
 from realtime.auth.permissions import Access, Key, NoteAccess, key_of
-from realtime.core.turns import Turns
+from realtime.core.turns import PAUSE_FACTOR, Turns
 from realtime.errors import IdsTaken, OutcomeUnknown, Unavailable
 from realtime.notes.models import Action, NoteChange, size_of
 from realtime.notes.preconditions import KEPT_OPERATIONS, AllBut, Versions
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+MAX_BATCHED_BYTES = 64 * 1024
+"""Size of a new note up to which it is inserted together with others."""
 
 Dates = tuple[datetime | None, datetime | None]
 """The dates of the creation and of the last update, where they are known."""
@@ -122,7 +125,7 @@ class NoteStore:
         self._connection = connection
         self._notes = connection.database.notes
         self._counters = connection.database.counters
-        self._turns = Turns()
+        self._turns = Turns(max_pause_factor=PAUSE_FACTOR)
         self._updates = NoteUpdates(connection, history)
         self._ids: Batcher[object, int] = Batcher(
             self._reserve_ids, share=False, timeout=connection.write_timeout, error=OutcomeUnknown
@@ -248,12 +251,19 @@ class NoteStore:
         if author is not None:
             document |= access_fields(Access(author))
         async with self._write_turn(author or id, needed=has_many_words):
-            duplicate = await self._inserts.put(document)
+            is_small = document["size"] < MAX_BATCHED_BYTES and not has_many_words
+            duplicate = await (self._inserts.put(document) if is_small else self._insert_alone(document))
         if duplicate is None:
             return change_of(document)
         if duplicate == "origin":
             return None
         raise IdsTaken([id])
+
+    async def _insert_alone(self, document: BsonDocument) -> str | None:
+        (result,) = await self._insert([document])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def _insert(self, documents: Sequence[BsonDocument]) -> list[str | Exception | None]:
         """Insert notes in one command, and return for each the key that another note has already, or ``None``."""
@@ -266,7 +276,9 @@ class NoteStore:
                     raise
                 for item in error.details["writeErrors"]:
                     is_duplicate = item["code"] == DUPLICATE_KEY
-                    results[item["index"]] = next(iter(item["keyPattern"])) if is_duplicate else OutcomeUnknown()
+                    results[item["index"]] = (
+                        next(iter(item.get("keyPattern", {"_id": 1}))) if is_duplicate else OutcomeUnknown()
+                    )
         return results
 
     async def update(
@@ -374,7 +386,7 @@ class NoteStore:
     async def _write_turn(self, writer: Hashable, *, needed: bool) -> AsyncGenerator[None]:
         """Limit writes with many different words to one at a time, in turns between writers.
 
-        After each of them there is a pause of the same length for other writes. Raises :class:`Unavailable`.
+        After each of them there is a pause for other writes, three times as long. Raises :class:`Unavailable`.
         """
         async with AsyncExitStack() as stack:
             if needed:

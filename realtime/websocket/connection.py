@@ -361,7 +361,11 @@ class WebSocketConnection(asyncio.Protocol):
         if self._buffer is None or self._lost or self.transport.is_closing():
             return
         data, self._buffer, self._needed = bytes(self._buffer), None, 0
-        self._process(data, time.monotonic() + SLICE_SECONDS)
+        try:
+            self._process(data, time.monotonic() + SLICE_SECONDS)
+        except BaseException:  # as the event loop does after an error in data_received
+            self.transport.abort()
+            raise
         self._pause_or_resume()
 
     def set_held(self, held: bool) -> None:

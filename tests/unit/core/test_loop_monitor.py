@@ -13,11 +13,13 @@ from tests.support.harness import eventually
 
 
 @pytest.fixture
-async def lags() -> AsyncIterator[list[float]]:
+async def lags(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[float]]:
     """Return the lags that a monitor measures during the test."""
+    monkeypatch.setattr("realtime.core.loop_monitor.START_SECONDS", 0.0)
     measured: list[float] = []
     task = asyncio.create_task(monitor_loop(measured.append))
-    await asyncio.sleep(0)
+    await eventually(lambda: measured)
+    measured.clear()
     yield measured
     task.cancel()
 

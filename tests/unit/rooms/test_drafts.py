@@ -11,7 +11,7 @@ import pytest
 
 from realtime.core.fair_queue import FairPool
 from realtime.core.turns import Turns
-from realtime.errors import Unavailable
+from realtime.errors import DraftLost
 from realtime.rooms.crdt import TextDocument
 from realtime.rooms.drafts import MAX_COPIES, SMALL_EDIT_BYTES, Drafts
 from realtime.rooms.scheduler import Scheduler
@@ -82,16 +82,36 @@ async def test_edit_with_an_unknown_outcome_does_not_collide_with_the_next_one(s
     assert str(document) == "next " + "x" * LENGTH + " unknown"
 
 
-async def test_copy_that_is_lost_after_the_check_makes_the_edit_unavailable(scheduler: Scheduler) -> None:
+async def test_copy_that_is_lost_after_the_check_requires_a_new_base(scheduler: Scheduler) -> None:
     document, drafts = TextDocument(), Drafts(1, scheduler)
     await write(drafts, document, "x" * LENGTH)
     await drafts.check_copy()
     base = drafts.base(document)
     os.kill(await scheduler.run_in_process_for_note(1, os.getpid), signal.SIGKILL)
-    with pytest.raises(Unavailable):
+    with pytest.raises(DraftLost):
         await drafts.edit(base, "y")
     await write(drafts, document, "z" * LENGTH)
     assert str(document) == "z" * LENGTH
+
+
+async def test_base_is_not_used_after_the_text_was_loaded_again(scheduler: Scheduler) -> None:
+    document, drafts = TextDocument(), Drafts(1, scheduler)
+    await write(drafts, document, "x" * LENGTH)
+    base = drafts.base(document)
+    drafts.rotate_client_id()
+    with pytest.raises(DraftLost):
+        await drafts.edit(base, "y")
+
+
+async def test_copy_with_another_text_than_the_document_is_not_edited(scheduler: Scheduler) -> None:
+    document, drafts = TextDocument(), Drafts(1, scheduler)
+    await write(drafts, document, "x" * LENGTH)
+    await drafts.edit(drafts.base(document), "x" * LENGTH + " skipped by the document")
+    drafts.mark_stored()
+    with pytest.raises(DraftLost):
+        await drafts.edit(drafts.base(document), "x" * LENGTH + " next")
+    await write(drafts, document, "x" * LENGTH + " next")
+    assert str(document) == "x" * LENGTH + " next"
 
 
 async def test_copy_that_is_lost_is_made_again(scheduler: Scheduler) -> None:

@@ -58,7 +58,7 @@ async def test_caller_with_too_much_waiting_work_is_refused(scheduler: Scheduler
 async def test_caller_whose_work_ends_the_process_is_disconnected(scheduler: Scheduler) -> None:
     with pytest.raises(PeerRefused) as refused:
         await scheduler.run_in_process_for_caller("ann", os._exit, 1)
-    assert refused.value.code is CloseCode.RESUME
+    assert refused.value.code is CloseCode.TOO_MANY
     with pytest.raises(Unavailable):
         await scheduler.run_in_process_for_note(1, os._exit, 1)
     assert await scheduler.run_in_process_for_caller("ben", len, "ab") == 2
@@ -81,7 +81,7 @@ async def test_recount_corrects_the_estimate(scheduler: Scheduler) -> None:
     writer, reader = TextDocument(client=5), TextDocument()
     for number in range(50):
         reader.apply(writer.edit([(number, number, "x")]))
-    await recount(reader, reader.since(), scheduler, "ann")
+    await recount(reader, reader.since(), scheduler, 1, "ann")
     assert reader.piece_count == 1
 
 
@@ -89,7 +89,7 @@ async def test_recount_keeps_the_growth_during_the_count(scheduler: Scheduler, b
     writer, reader = TextDocument(client=5), TextDocument()
     for number in range(50):
         reader.apply(writer.edit([(number, number, "x")]))
-    counting = asyncio.create_task(recount(reader, reader.since(), scheduler, "ann"))
+    counting = asyncio.create_task(recount(reader, reader.since(), scheduler, 1, "ann"))
     await asyncio.sleep(0)
     before = reader.piece_count
     reader.apply(writer.edit([(50, 50, "x")]))
