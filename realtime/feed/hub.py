@@ -207,9 +207,10 @@ class Hub:
         return frames
 
     def _announce_losses(self, event: Event) -> Collection[str | None]:
-        """Return the principal keys that have lost access to a note since its last announced loss, and remember it.
+        """Remember that clients lost access to a note, and return the principal keys that are concerned.
 
-        If the hub does not remember an announced loss, return all keys that have lost access.
+        These are the keys that have lost access since the last loss that the hub remembers for this note. If it
+        remembers none, they are all keys that have lost access.
         """
         former = event.audience.former
         known = self._announced_losses.get(event.id, 0)

@@ -66,7 +66,7 @@ class Scheduler:
             caller: The caller.
             note: The id of the note.
             seconds: The processing time.
-            in_turn: Whether the update could be expected to take long, so that it had to wait for a turn.
+            in_turn: Whether the update could be expected to take a long time, and therefore had to wait for a turn.
         """
         is_long = seconds > LONG_UPDATE_SECONDS
         if is_long or in_turn:
@@ -81,7 +81,7 @@ class Scheduler:
         """
         try:
             return await self._pool.run_in_process(Requester(caller, caller), function, *arguments)
-        except (TooManyRequests, HelperLost):  # a delay follows this code: a client could repeat what ends the process
+        except (TooManyRequests, HelperLost):  # 4029 delays clients, which could repeat the call
             raise PeerRefused(CloseCode.TOO_MANY) from None
 
     async def run_in_process_for_note(self, note: int, function: Callable[..., T], *arguments: object) -> T:
@@ -89,7 +89,7 @@ class Scheduler:
         try:
             return await self._pool.run_in_process(_requester(note), function, *arguments)
         except (TooManyRequests, HelperLost):
-            raise Unavailable("The server could not process the text now. Try again") from None
+            raise Unavailable("The server cannot process the text right now. Try again") from None
 
     async def run_in_thread_for_note(self, note: int, work: Callable[[], T]) -> T:
         """Run a function in a thread on behalf of all clients of a note. Raises :class:`Unavailable`.
