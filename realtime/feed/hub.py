@@ -104,7 +104,7 @@ class Hub:
         return self._index[index_key]
 
     def join(self, notes: frozenset[int] | None, *, content: bool, principal: Principal) -> Subscriber:
-        """Register a client and return it. Events are queued for it, until :meth:`Subscriber.start` writes them.
+        """Register a client and return it. Events are queued for it until :meth:`Subscriber.start` writes them.
 
         Args:
             notes: Ids of the notes to subscribe to; ``None`` for all.
@@ -207,10 +207,10 @@ class Hub:
         return frames
 
     def _announce_losses(self, event: Event) -> Collection[str | None]:
-        """Remember that clients lost access to a note, and return the principal keys that are concerned.
+        """Remember that clients lost access to a note, and return the affected principal keys.
 
         These are the keys that have lost access since the last loss that the hub remembers for this note. If it
-        remembers none, they are all keys that have lost access.
+        remembers none, they are all the keys that have lost access.
         """
         former = event.audience.former
         known = self._announced_losses.get(event.id, 0)

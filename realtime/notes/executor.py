@@ -110,7 +110,7 @@ class WriteExecutor:
             if self._is_outdated(write.principal):  # since the request arrived
                 raise NotSignedIn
             if id is not None:
-                # In every attempt, because the access rights may have changed since the last one.
+                # On every attempt, because the access rights may have changed since the last one.
                 await self._authorize(write.principal, id, write.permission, in_trash=write.in_trash)
             allowed = write.versions
             if repeated and id is not None:
