@@ -29,7 +29,7 @@ from realtime.rooms.loader import SizeQuota
 from realtime.rooms.participants import Participants
 from realtime.rooms.peer import Peer, PeerRefused
 from realtime.rooms.relay import RelayKind, RelayMessage
-from realtime.store.texts import Row, new_row
+from realtime.store.texts import Row
 
 if TYPE_CHECKING:
     from realtime.rooms.drafts import DraftBase
@@ -324,7 +324,7 @@ class Room:
         return self._cached_diff.changes
 
     def clear_caches(self) -> None:
-        """Free the cached diff, which can be as large as the document, and the text if it did not change lately."""
+        """Free the cached diff, which can be large, and the text if it did not change lately."""
         if time.monotonic() - self.last_used > CACHED_TEXT_SECONDS:
             self._document.clear_cached_text()
         self._cached_diff = _CachedDiff(crdt.EMPTY_STATE_VECTOR, -1, b"")
@@ -554,13 +554,6 @@ class Room:
         self.contributors.mark_attributed(change_count)
         if change_count != self.contributors.change_count:
             self._projector.schedule(self)
-
-    async def draft(self, base: DraftBase, text: str) -> Row | None:
-        """Return the edit that turns a base into ``text`` as an unsaved row, or ``None`` if they are equal.
-
-        It preserves later changes. Hold ``write_lock``: of two drafts with the same client id, one would be lost.
-        """
-        return None if base.text == text else new_row(self.id, [await self.drafts.edit(base, text)])
 
     def apply_committed(self, row: Row, base: DraftBase, text: str) -> None:
         """Apply a draft, which turned ``base`` into ``text``, after its commit. Send it to clients and workers."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from realtime.store.texts import new_row
+
 if TYPE_CHECKING:
     from realtime.notes.models import NoteChange
     from realtime.rooms.contributors import TextSnapshot
@@ -33,7 +35,8 @@ class RoomEdit:
         The update preserves changes that are made to the text in the meantime.
         """
         self._content = content
-        self._row = await self._room.draft(self._base, content)
+        if content != self.snapshot.text:
+            self._row = new_row(self._room.id, [await self._room.drafts.edit(self._base, content)])
         return self._row
 
     def commit(self, change: NoteChange) -> None:
