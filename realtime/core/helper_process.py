@@ -53,7 +53,7 @@ class HelperProcess:
                 self.close()
                 continue
             if succeeded:
-                return result  # type: ignore[no-any-return]
+                return result  # type: ignore[no-any-return]  # unpickled
             raise result
         raise HelperLost
 

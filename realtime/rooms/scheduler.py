@@ -81,7 +81,7 @@ class Scheduler:
         """
         try:
             return await self._pool.run_in_process(Requester(caller, caller), function, *arguments)
-        except (TooManyRequests, HelperLost):  # 4029 delays clients, which could otherwise repeat it at once
+        except (TooManyRequests, HelperLost):  # close code 4029 keeps clients from reconnecting at once
             raise PeerRefused(CloseCode.TOO_MANY) from None
 
     async def run_in_process_for_note(self, note: int, function: Callable[..., T], *arguments: object) -> T:
