@@ -165,15 +165,16 @@ def _with_schema(app: FastAPI, endpoint: Callable[[Request], Awaitable[Response]
 
 
 def _extend_openapi(app: FastAPI, settings: Settings) -> None:
-    generate = app.openapi
+    generate, lock = app.openapi, threading.Lock()
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = with_errors(without_null_parameters(generate()))
-            if settings.auth == "accounts":
-                schema = with_security(schema, settings.root_path)
-            app.openapi_schema = schema
-        return app.openapi_schema
+        with lock:  # generate() sets the unfinished schema
+            if app.openapi_schema is None:
+                schema = with_errors(without_null_parameters(generate()))
+                if settings.auth == "accounts":
+                    schema = with_security(schema, settings.root_path)
+                app.openapi_schema = schema
+            return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Error, Page, expect
 from pymongo.database import Database
 
 from tests.browser.axe import AXE, serious
@@ -12,7 +12,7 @@ from tests.browser.notes import create_shared_note, wait_for_own_note
 from tests.browser.page import Open, editor, light, title, wait_until_saved
 from tests.browser.people import button, menu, server, sign_in, sign_up, signed_in_client
 from tests.support.accounts import PASSWORD, bearer
-from tests.support.harness import Json, ServerProcess, note_in, rest_client
+from tests.support.harness import Json, ServerProcess, eventually, note_in, rest_client
 
 __all__ = ["server"]
 
@@ -34,6 +34,19 @@ STORED_TEXT = """async () => [
 async def _cookies(page: Page) -> set[str]:
     """Return the names of the cookies of a browser."""
     return {cookie.get("name", "") for cookie in await page.context.cookies()}
+
+
+async def _wait_until_nothing_is_stored(page: Page) -> None:
+    """Wait until the browser keeps no text. The page says that the session ended before it has removed everything."""
+
+    async def is_empty() -> bool:
+        try:
+            stored: list[str] = await page.evaluate(STORED_TEXT)
+        except Error:  # the page is being loaded again
+            return False
+        return not stored
+
+    await eventually(is_empty)
 
 
 async def _write_note(page: Page, text: str) -> int:
@@ -66,7 +79,7 @@ async def test_sign_out_deletes_the_stored_text_of_the_user(opened: Open) -> Non
     await menu(page, "Sign out")
     await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     await expect(page.get_by_text("A note of mine")).to_have_count(0)
-    assert await page.evaluate(STORED_TEXT) == []
+    await _wait_until_nothing_is_stored(page)
     await sign_in(page, "max", "wrong horse battery staple")
     await expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong")
     await sign_in(page, "MAX")
@@ -270,7 +283,7 @@ async def test_user_can_delete_their_own_account(opened: Open, server: ServerPro
     await page.get_by_role("button", name="Delete your account…").click()
     await dialog.get_by_role("button", name="Delete the account").click()
     await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    assert await page.evaluate(STORED_TEXT) == []
+    await _wait_until_nothing_is_stored(page)
     await sign_in(page, "rob")
     await expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong")
 
